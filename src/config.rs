@@ -1,0 +1,3 @@
+//! Settings.
+/// Settings.
+#[derive(Clone, Debug, Default)] pub struct Config {}

@@ -1,0 +1,68 @@
+//! From logical plans to circuits.
+
+pub mod spec;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::{LogicalPlan, TableSource};
+
+use crate::engine::CollectionId;
+
+/// A collection as a plan names it. It holds no rows: reads bind it to a snapshot, views to a node.
+#[derive(Debug, Clone)]
+pub struct CollectionSource {
+    /// Which collection.
+    pub id: CollectionId,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Positions of its key's columns; empty: none.
+    pub key: Vec<usize>,
+}
+
+impl TableSource for CollectionSource {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}
+
+/// Input `port` of a plan fragment.
+#[derive(Debug, Clone)]
+pub struct PortSource {
+    /// Which port.
+    pub port: usize,
+    /// Its columns.
+    pub schema: SchemaRef,
+}
+
+impl TableSource for PortSource {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}
+
+/// The collections a plan reads, in order of first mention, without repetition; subqueries in expressions included.
+pub fn collections(plan: &LogicalPlan) -> Vec<CollectionId> {
+    use datafusion::common::tree_node::TreeNodeRecursion;
+    let mut found = Vec::new();
+    let visited = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(source) = scan.source.as_any().downcast_ref::<CollectionSource>()
+            && !found.contains(&source.id)
+        {
+            found.push(source.id);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(visited.is_ok(), "the visitor never fails");
+    found
+}

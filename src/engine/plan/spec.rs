@@ -1,0 +1,170 @@
+//! What a node of the circuit is to do: decided once by lowering, rendered straight by the operators.
+//!
+//! Expressions are DataFusion's physical ones, bound to the input's columns by position.
+
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_expr::PhysicalExpr;
+
+use crate::engine::CollectionId;
+
+/// An expression over one input row.
+pub type Expr = Arc<dyn PhysicalExpr>;
+
+/// One node; its inputs are given beside it, in port order.
+#[derive(Clone, Debug)]
+pub enum NodeSpec {
+    /// The changes of an existing collection.
+    Collection(CollectionId),
+    /// Constant rows, present from the first tick on (VALUES, a SELECT without FROM).
+    Constant(Vec<arrow::array::RecordBatch>),
+    /// Filter, then project. Linear.
+    Map(MapSpec),
+    /// All rows of all inputs (UNION ALL). Any number of ports.
+    Union,
+    /// Equi-join of port 0 (left) with port 1 (right).
+    Join(JoinSpec),
+    /// Group and aggregate.
+    Aggregate(AggregateSpec),
+    /// Each distinct row once.
+    Distinct,
+    /// The first rows of each partition.
+    TopK(TopKSpec),
+    /// The universal operator: the plan fragment, run in batch over the touched keys' rows.
+    Recompute(RecomputeSpec),
+}
+
+/// Filter, then project.
+#[derive(Clone, Debug)]
+pub struct MapSpec {
+    /// Keeps rows for which it is true.
+    pub predicate: Option<Expr>,
+    /// Output columns; `None`: the input's own.
+    pub projection: Option<Vec<Expr>>,
+    /// Output columns.
+    pub schema: SchemaRef,
+}
+
+/// Which rows a join emits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Matching pairs.
+    Inner,
+    /// Pairs, and left rows without a match.
+    Left,
+    /// Pairs, and right rows without a match.
+    Right,
+    /// Pairs, and rows of both sides without a match.
+    Full,
+    /// Left rows with a match.
+    LeftSemi,
+    /// Left rows without one.
+    LeftAnti,
+    /// Right rows with a match.
+    RightSemi,
+    /// Right rows without one.
+    RightAnti,
+    /// Left rows and a boolean: has a match.
+    LeftMark,
+}
+
+/// An equi-join with an optional further condition.
+#[derive(Clone, Debug)]
+pub struct JoinSpec {
+    /// Which rows it emits.
+    pub kind: JoinKind,
+    /// Key of the left side; empty: every pair is a candidate (a cross or theta join).
+    pub left_keys: Vec<Expr>,
+    /// Key of the right side, of the same length and types.
+    pub right_keys: Vec<Expr>,
+    /// Whether NULL keys equal each other (set operations); otherwise a NULL key matches nothing.
+    pub null_equals_null: bool,
+    /// A further condition over the columns left ++ right.
+    pub residual: Option<Expr>,
+    /// Columns of port 0.
+    pub left: SchemaRef,
+    /// Columns of port 1.
+    pub right: SchemaRef,
+    /// Output columns.
+    pub schema: SchemaRef,
+}
+
+/// An aggregate function with a native operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AggregateKind {
+    /// count(x), count(*) when there is no argument.
+    Count,
+    /// sum(x) for integers, decimals, floats (which never drift under retraction), intervals.
+    Sum,
+    /// avg(x).
+    Avg,
+    /// min(x).
+    Min,
+    /// max(x).
+    Max,
+    /// bool_and(x).
+    BoolAnd,
+    /// bool_or(x).
+    BoolOr,
+}
+
+/// One call of an aggregate function.
+#[derive(Clone, Debug)]
+pub struct AggregateCall {
+    /// Which function.
+    pub kind: AggregateKind,
+    /// Its argument.
+    pub arg: Option<Expr>,
+    /// Counts equal arguments once.
+    pub distinct: bool,
+    /// FILTER (WHERE …).
+    pub filter: Option<Expr>,
+    /// Type and name of the result.
+    pub output: FieldRef,
+}
+
+/// GROUP BY keys, then calls. Without keys there is exactly one output row, even over no input.
+#[derive(Clone, Debug)]
+pub struct AggregateSpec {
+    /// Group keys.
+    pub keys: Vec<Expr>,
+    /// Aggregate calls.
+    pub calls: Vec<AggregateCall>,
+    /// Columns of the input.
+    pub input: SchemaRef,
+    /// Keys, then results.
+    pub schema: SchemaRef,
+}
+
+/// The first rows of each partition, in an order; ties are broken by the whole row, so the answer is one.
+#[derive(Clone, Debug)]
+pub struct TopKSpec {
+    /// Partition; empty: one for all rows.
+    pub partition: Vec<Expr>,
+    /// Order.
+    pub order: Vec<(Expr, SortOptions)>,
+    /// Rows left out at the front.
+    pub offset: usize,
+    /// Rows kept after them; `None`: all.
+    pub limit: Option<usize>,
+    /// Columns of input and output.
+    pub schema: SchemaRef,
+}
+
+/// A fragment of the plan that no native operator covers.
+#[derive(Clone, Debug)]
+pub struct RecomputeSpec {
+    /// The fragment; its inputs are scans of [`super::PortSource`]s, one per port.
+    pub plan: LogicalPlan,
+    /// Columns of each port.
+    pub inputs: Vec<SchemaRef>,
+    /// Per port the key by which the fragment falls into independent parts; `None`: the fragment is recomputed whole.
+    pub keys: Option<Vec<Vec<Expr>>>,
+    /// Output columns.
+    pub schema: SchemaRef,
+    /// Why there is no native operator, for EXPLAIN.
+    pub reason: String,
+}

@@ -1,0 +1,3 @@
+//! The circuit and its clock.
+
+pub mod operator;

@@ -1,0 +1,54 @@
+//! The protocol every operator follows: two data calls a tick, then a fold.
+
+use crate::engine::Delta;
+use crate::error::{Error, Result};
+
+/// A row whose expression failed: it stands in no view, but in the errors of the view it would have fed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowError {
+    /// What failed; equal for the same row on insert and on retraction.
+    pub error: Error,
+    /// How often: positive when the row came, negative when it went.
+    pub weight: i64,
+}
+
+/// What an operator emits in one call.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Changes of the operator's output collection; not necessarily consolidated, never empty batches.
+    pub deltas: Vec<Delta>,
+    /// Rows that failed.
+    pub errors: Vec<RowError>,
+}
+
+/// A node of the circuit. Runs on one thread at a time.
+///
+/// In each tick in which any input changed, and only then: `push` zero or more times for each port, in any order;
+/// then `finish` once; then, after the whole circuit is through with the tick, `commit` once.
+/// "Before" is the state without this tick's deltas, "after" the state with them.
+/// A whole history may arrive as one tick in many pushes (hydration), so memory in `push` is bounded by chunks.
+pub trait Operator: Send {
+    /// A change of input `port`. Linear operators emit here; others keep it until `finish`.
+    fn push(&mut self, port: usize, delta: Delta, out: &mut Output) -> Result<()>;
+
+    /// Every input of this tick was pushed. Operators that need the whole tick emit here.
+    fn finish(&mut self, out: &mut Output) -> Result<()> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// Folds this tick's deltas into the state.
+    fn commit(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Bytes of rows, indexes and caches held.
+    fn state_bytes(&self) -> usize {
+        0
+    }
+
+    /// Rows held.
+    fn state_rows(&self) -> usize {
+        0
+    }
+}
