@@ -9,8 +9,6 @@ pub mod delta;
 pub mod plan;
 pub mod runtime;
 
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;

@@ -2,7 +2,6 @@
 
 pub mod spec;
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -22,10 +21,6 @@ pub struct CollectionSource {
 }
 
 impl TableSource for CollectionSource {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -41,10 +36,6 @@ pub struct PortSource {
 }
 
 impl TableSource for PortSource {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -56,7 +47,7 @@ pub fn collections(plan: &LogicalPlan) -> Vec<CollectionId> {
     let mut found = Vec::new();
     let visited = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && let Some(source) = scan.source.as_any().downcast_ref::<CollectionSource>()
+            && let Some(source) = scan.source.downcast_ref::<CollectionSource>()
             && !found.contains(&source.id)
         {
             found.push(source.id);
