@@ -15,7 +15,7 @@ use crate::engine::CollectionId;
 pub type Expr = Arc<dyn PhysicalExpr>;
 
 /// One node; its inputs are given beside it, in port order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum NodeSpec {
     /// The changes of an existing collection.
     Collection(CollectionId),
@@ -38,7 +38,7 @@ pub enum NodeSpec {
 }
 
 /// Filter, then project.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MapSpec {
     /// Keeps rows for which it is true.
     pub predicate: Option<Expr>,
@@ -72,7 +72,7 @@ pub enum JoinKind {
 }
 
 /// An equi-join with an optional further condition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JoinSpec {
     /// Which rows it emits.
     pub kind: JoinKind,
@@ -112,7 +112,7 @@ pub enum AggregateKind {
 }
 
 /// One call of an aggregate function.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AggregateCall {
     /// Which function.
     pub kind: AggregateKind,
@@ -127,7 +127,7 @@ pub struct AggregateCall {
 }
 
 /// GROUP BY keys, then calls. Without keys there is exactly one output row, even over no input.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AggregateSpec {
     /// Group keys.
     pub keys: Vec<Expr>,
@@ -140,7 +140,7 @@ pub struct AggregateSpec {
 }
 
 /// The first rows of each partition, in an order; ties are broken by the whole row, so the answer is one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopKSpec {
     /// Partition; empty: one for all rows.
     pub partition: Vec<Expr>,
@@ -154,15 +154,31 @@ pub struct TopKSpec {
     pub schema: SchemaRef,
 }
 
+/// How much of a recomputed fragment one change touches.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Touch {
+    /// Nothing but the changed rows: the fragment is linear and has one port. It keeps no state.
+    Rows,
+    /// The parts whose key changed: the fragment gives for a key's rows alone what it gives for that key among all rows.
+    Keys {
+        /// Per port the key of its rows.
+        inputs: Vec<Vec<Expr>>,
+        /// The same key over the output's columns.
+        output: Vec<Expr>,
+    },
+    /// Everything.
+    Whole,
+}
+
 /// A fragment of the plan that no native operator covers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RecomputeSpec {
-    /// The fragment; its inputs are scans of [`super::PortSource`]s, one per port.
+    /// The fragment, optimised; its inputs are scans of [`super::PortSource`]s, one per port.
     pub plan: LogicalPlan,
     /// Columns of each port.
     pub inputs: Vec<SchemaRef>,
-    /// Per port the key by which the fragment falls into independent parts; `None`: the fragment is recomputed whole.
-    pub keys: Option<Vec<Vec<Expr>>>,
+    /// How much of it is recomputed for a change.
+    pub touch: Touch,
     /// Output columns.
     pub schema: SchemaRef,
     /// Why there is no native operator, for EXPLAIN.
