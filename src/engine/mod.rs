@@ -5,6 +5,7 @@
 //! its query at that tick, journals what cannot be had again, and lets anybody read or follow a
 //! collection at a consistent tick.
 
+mod batch;
 pub mod delta;
 pub mod plan;
 pub mod runtime;

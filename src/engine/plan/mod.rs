@@ -1,6 +1,11 @@
 //! From logical plans to circuits.
 
+mod fragment;
+pub mod lower;
+pub mod optimize;
+pub mod rewrite;
 pub mod spec;
+mod topk;
 
 use std::sync::Arc;
 

@@ -1,0 +1,75 @@
+//! `row_number() … <= k` keeps only the first k rows of each partition: a top-k below the window.
+
+use std::sync::Arc;
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::{
+    BinaryExpr, Expr as LogicalExpr, Filter, LogicalPlan, Operator, Window, WindowFunctionDefinition, utils,
+};
+
+use super::lower::{Lowering, unaliased};
+use super::spec::{NodeSpec, TopKSpec};
+use crate::error::Result;
+
+/// Lowers the input of a filter that bounds a row number; `None` for every other filter.
+///
+/// The filter still has to run: it may say more. The window numbers the rows that are left as it would number all.
+pub(super) fn ranked(lowering: &mut Lowering, filter: &Filter) -> Result<Option<usize>> {
+    let LogicalPlan::Window(window) = filter.input.as_ref() else { return Ok(None) };
+    let Some(function) = row_number(window) else { return Ok(None) };
+    let number = window.input.schema().fields().len();
+    let column = window.schema.columns().swap_remove(number);
+    let bounds = utils::split_conjunction(&filter.predicate);
+    let Some(limit) = bounds.into_iter().filter_map(|e| upper_bound(e, &LogicalExpr::Column(column.clone()))).min()
+    else {
+        return Ok(None);
+    };
+    let input_schema = window.input.schema();
+    let partition = lowering.bind_all(&function.params.partition_by, input_schema)?;
+    let order = lowering.order(&function.params.order_by, input_schema)?;
+    let input = lowering.node(&window.input)?;
+    let schema = Arc::clone(lowering.schema(input));
+    let spec = TopKSpec { partition, order, offset: 0, limit: Some(limit), schema: Arc::clone(&schema) };
+    let top = lowering.add(NodeSpec::TopK(spec), vec![input], schema);
+    Ok(Some(lowering.window_over(window, &filter.input, top)?))
+}
+
+/// The only function of a window node, if that is a plain row_number().
+fn row_number(window: &Window) -> Option<&WindowFunction> {
+    let [expr] = &window.window_expr[..] else { return None };
+    let LogicalExpr::WindowFunction(function) = unaliased(expr) else { return None };
+    let plain = matches!(&function.fun, WindowFunctionDefinition::WindowUDF(f) if f.name() == "row_number");
+    (plain && function.params.filter.is_none()).then_some(function.as_ref())
+}
+
+/// The greatest number that a conjunct lets pass.
+fn upper_bound(conjunct: &LogicalExpr, number: &LogicalExpr) -> Option<usize> {
+    let LogicalExpr::BinaryExpr(BinaryExpr { left, op, right }) = conjunct else { return None };
+    let (op, bound) = if uncast(left) == number {
+        (*op, right)
+    } else if uncast(right) == number {
+        (op.swap()?, left)
+    } else {
+        return None;
+    };
+    let LogicalExpr::Literal(value, _) = bound.as_ref() else { return None };
+    let value = match value {
+        ScalarValue::Int64(Some(v)) => usize::try_from(*v).unwrap_or(0),
+        ScalarValue::Int32(Some(v)) => usize::try_from(*v).unwrap_or(0),
+        ScalarValue::UInt64(Some(v)) => usize::try_from(*v).ok()?,
+        _ => return None,
+    };
+    match op {
+        Operator::Eq | Operator::LtEq => Some(value),
+        Operator::Lt => Some(value.saturating_sub(1)),
+        _ => None,
+    }
+}
+
+fn uncast(e: &LogicalExpr) -> &LogicalExpr {
+    match e {
+        LogicalExpr::Cast(c) => &c.expr,
+        e => e,
+    }
+}
