@@ -1,1 +1,16 @@
-//! placeholder
+//! The language: text → statement → logical plan, and the catalog of what was created. Pure: no IO, no threads.
+//!
+//! [`parse`] turns a string into [`ast::Parsed`] statements; [`Catalog`] says what names mean;
+//! [`plan::Planner`] turns queries and DML into analysed DataFusion plans over collections;
+//! [`types`] knows how PostgreSQL's types look in Arrow and in text.
+
+pub mod ast;
+pub mod catalog;
+pub mod names;
+pub mod parser;
+pub mod types;
+
+pub use ast::{ObjectKind, Parsed, Statement};
+pub use catalog::{Catalog, Object, ObjectId};
+pub use names::Name;
+pub use parser::parse;

@@ -1,0 +1,154 @@
+//! SHOW CREATE: the statement that makes an object, regenerated from what the catalog holds.
+
+use super::{Catalog, Column, Entry, Object, ObjectId};
+use crate::connectors::{Envelope, FormatSpec, OptionList, OptionValue};
+use crate::sql::names::{quote, quote_literal};
+
+impl Catalog {
+    /// The statement that makes this object. A secret's value is never in it.
+    pub fn create_statement(&self, entry: &Entry) -> String {
+        let name = quote(&entry.name);
+        match &entry.object {
+            Object::Secret(_) => format!("CREATE SECRET {name} AS '********'"),
+            Object::Connection(c) => {
+                let mut sql = format!("CREATE CONNECTION {name} TO {}", c.kind.to_ascii_uppercase());
+                push_options(&mut sql, &c.options);
+                sql
+            }
+            Object::Table(t) => match &t.source {
+                Some((source, reference)) => format!(
+                    "CREATE TABLE {name} FROM SOURCE {} (REFERENCE {reference})",
+                    self.name_of(*source)
+                ),
+                None => format!("CREATE TABLE {name} {}", column_list(&t.columns, &t.key)),
+            },
+            Object::Source(_) => self.create_source(entry),
+            Object::View(v) => format!("CREATE VIEW {name}{} AS {}", names(&v.columns), v.query),
+            Object::MaterializedView(v) => {
+                format!("CREATE MATERIALIZED VIEW {name}{} AS {}", names(&v.columns), v.query)
+            }
+            Object::Sink(_) => self.create_sink(entry),
+            Object::Index(i) => format!(
+                "CREATE INDEX {name} ON {} ({})",
+                self.name_of(i.on),
+                i.columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ")
+            ),
+        }
+    }
+
+    fn name_of(&self, id: ObjectId) -> String {
+        self.get(id).map_or_else(|| "?".to_string(), |e| quote(&e.name))
+    }
+
+    fn push_endpoint(
+        &self,
+        sql: &mut String,
+        kind: &str,
+        connection: Option<ObjectId>,
+        options: &OptionList,
+    ) {
+        sql.push_str(&kind.to_ascii_uppercase());
+        if let Some(connection) = connection {
+            sql.push_str(" CONNECTION ");
+            sql.push_str(&self.name_of(connection));
+        }
+        push_options(sql, options);
+    }
+
+    fn create_source(&self, entry: &Entry) -> String {
+        let Object::Source(s) = &entry.object else { return String::new() };
+        let mut sql = format!("CREATE SOURCE {}", quote(&entry.name));
+        let declared = &s.columns[..s.columns.len().saturating_sub(s.includes.len())];
+        if !declared.is_empty() {
+            sql.push(' ');
+            sql.push_str(&column_list(declared, if s.key_declared { &s.key } else { &[] }));
+        }
+        sql.push_str(" FROM ");
+        self.push_endpoint(&mut sql, &s.kind, s.connection, &s.options);
+        if s.all_tables {
+            sql.push_str(" FOR ALL TABLES");
+        }
+        push_format(&mut sql, s.format.as_ref());
+        if !s.includes.is_empty() {
+            let list: Vec<_> =
+                s.includes.iter().map(|i| format!("{} AS {}", i.what, quote(&i.column))).collect();
+            sql.push_str(&format!(" INCLUDE {}", list.join(", ")));
+        }
+        push_envelope(&mut sql, s.envelope);
+        if !s.retain {
+            sql.push_str(" WITH (retain = false)");
+        }
+        sql
+    }
+
+    fn create_sink(&self, entry: &Entry) -> String {
+        let Object::Sink(s) = &entry.object else { return String::new() };
+        let mut sql = format!("CREATE SINK {} FROM {} INTO ", quote(&entry.name), self.name_of(s.from));
+        self.push_endpoint(&mut sql, &s.kind, s.connection, &s.options);
+        if !s.key.is_empty() {
+            let key: Vec<_> = s.key.iter().map(|c| quote(c)).collect();
+            sql.push_str(&format!(" KEY ({})", key.join(", ")));
+        }
+        push_format(&mut sql, s.format.as_ref());
+        push_envelope(&mut sql, s.envelope);
+        sql
+    }
+}
+
+/// `(id bigint NOT NULL, …, PRIMARY KEY (id))`
+fn column_list(columns: &[Column], key: &[usize]) -> String {
+    let mut parts: Vec<String> = columns
+        .iter()
+        .map(|c| {
+            let mut part = format!("{} {}", quote(&c.name), c.data_type);
+            if c.not_null {
+                part.push_str(" NOT NULL");
+            }
+            if let Some(default) = &c.default {
+                part.push_str(" DEFAULT ");
+                part.push_str(default);
+            }
+            part
+        })
+        .collect();
+    if !key.is_empty() {
+        let key: Vec<_> = key.iter().filter_map(|i| columns.get(*i)).map(|c| quote(&c.name)).collect();
+        parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
+    }
+    format!("({})", parts.join(", "))
+}
+
+fn names(columns: &[Column]) -> String {
+    format!(" ({})", columns.iter().map(|c| quote(&c.name)).collect::<Vec<_>>().join(", "))
+}
+
+/// ` (topic = 'orders', password = SECRET p)`; nothing when there are none.
+fn push_options(sql: &mut String, options: &OptionList) {
+    if options.is_empty() {
+        return;
+    }
+    let list: Vec<_> = options
+        .iter()
+        .map(|(name, value)| match value {
+            OptionValue::Literal(text) => format!("{name} = {}", quote_literal(text)),
+            OptionValue::Secret(secret) => format!("{name} = SECRET {secret}"),
+        })
+        .collect();
+    sql.push_str(&format!(" ({})", list.join(", ")));
+}
+
+fn push_format(sql: &mut String, format: Option<&FormatSpec>) {
+    if let Some(format) = format {
+        sql.push_str(" FORMAT ");
+        sql.push_str(&format.name.to_ascii_uppercase());
+        push_options(sql, &format.options);
+    }
+}
+
+fn push_envelope(sql: &mut String, envelope: Envelope) {
+    match envelope {
+        Envelope::None => {}
+        Envelope::Upsert => sql.push_str(" ENVELOPE UPSERT"),
+        Envelope::Debezium => sql.push_str(" ENVELOPE DEBEZIUM"),
+    }
+}

@@ -1,0 +1,225 @@
+//! Names of things: how an identifier is folded, written back, and taken apart into schema and name.
+
+use std::fmt;
+
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, SqlState};
+
+/// The schema of everything a user creates.
+pub const PUBLIC: &str = "public";
+
+/// Schemas whose relations the database provides; nothing can be created in them.
+pub const SYSTEM_SCHEMAS: [&str; 3] = ["tidemill", "pg_catalog", "information_schema"];
+
+/// The name of an object as a statement gave it, folded: `orders`, `public.orders`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Name {
+    /// The schema, when one was written.
+    pub schema: Option<String>,
+    /// The name inside its schema.
+    pub name: String,
+}
+
+impl Name {
+    /// A name without a schema.
+    pub fn bare(name: impl Into<String>) -> Self {
+        Name { schema: None, name: name.into() }
+    }
+
+    /// Takes a parsed name apart. A leading database name is allowed when two more parts follow, as in PostgreSQL.
+    ///
+    /// # Errors
+    /// 42601 when it has more than three parts, or parts that are not identifiers.
+    pub fn from_object_name(name: &ObjectName) -> Result<Self> {
+        let mut parts = Vec::with_capacity(name.0.len());
+        for part in &name.0 {
+            match part.as_ident() {
+                Some(ident) => parts.push(fold(ident)),
+                None => return Err(Error::new(SqlState::SYNTAX_ERROR, format!("invalid name: {name}"))),
+            }
+        }
+        match parts.len() {
+            1..=3 => {
+                let last = parts.pop().unwrap_or_default();
+                Ok(Name { schema: parts.pop(), name: last })
+            }
+            _ => Err(Error::new(
+                SqlState::SYNTAX_ERROR,
+                format!("improper qualified name (too many dotted names): {name}"),
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    /// As SQL: quoted where needed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{}.", quote(schema))?;
+        }
+        f.write_str(&quote(&self.name))
+    }
+}
+
+/// What an identifier means: lower case unless it was quoted.
+pub fn fold(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => fold_str(&ident.value),
+    }
+}
+
+/// An unquoted word, folded as PostgreSQL folds it: ASCII letters only.
+pub fn fold_str(word: &str) -> String {
+    word.to_ascii_lowercase()
+}
+
+/// An identifier as SQL: quoted when it is not a plain lower-case word, or is a reserved one.
+pub fn quote(name: &str) -> String {
+    if is_plain(name) { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// A string literal as SQL.
+pub fn quote_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn is_plain(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
+        && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$')
+        && RESERVED.binary_search(&name).is_err()
+}
+
+/// Whether a word may not be a relation's or column's name without quotes.
+pub fn is_reserved(word: &str) -> bool {
+    RESERVED.binary_search(&word).is_ok()
+}
+
+/// PostgreSQL's reserved words (those that may not be a column's name), sorted.
+const RESERVED: [&str; 100] = [
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "authorization",
+    "binary",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "collation",
+    "column",
+    "concurrently",
+    "constraint",
+    "create",
+    "cross",
+    "current_catalog",
+    "current_date",
+    "current_role",
+    "current_schema",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "freeze",
+    "from",
+    "full",
+    "grant",
+    "group",
+    "having",
+    "ilike",
+    "in",
+    "initially",
+    "inner",
+    "intersect",
+    "into",
+    "is",
+    "isnull",
+    "join",
+    "lateral",
+    "leading",
+    "left",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "natural",
+    "not",
+    "notnull",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "outer",
+    "overlaps",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "right",
+    "select",
+    "session_user",
+    "similar",
+    "some",
+    "symmetric",
+    "table",
+    "tablesample",
+    "then",
+    "to",
+    "trailing",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "variadic",
+    "verbose",
+    "when",
+    "where",
+    "window",
+    "with",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_words_are_sorted_for_the_search() {
+        assert!(RESERVED.is_sorted());
+        assert!(is_reserved("select") && !is_reserved("orders"));
+    }
+
+    #[test]
+    fn quoting_is_undone_by_folding() {
+        assert_eq!(quote("orders"), "orders");
+        assert_eq!(quote("Orders"), "\"Orders\"");
+        assert_eq!(quote("a\"b"), "\"a\"\"b\"");
+        assert_eq!(quote("order"), "\"order\"");
+        assert_eq!(quote("1st"), "\"1st\"");
+        assert_eq!(fold(&Ident::new("OrDers")), "orders");
+        assert_eq!(fold(&Ident::with_quote('"', "OrDers")), "OrDers");
+    }
+}

@@ -1,0 +1,270 @@
+//! CREATE CONNECTION, CREATE SOURCE and CREATE SINK.
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::StatementParser;
+use super::options::{finish, take, take_bool};
+use crate::connectors::{Envelope, Include, OptionList, OptionValue};
+use crate::error::{Error, Result, SqlState};
+use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};
+use crate::sql::names::Name;
+
+impl StatementParser<'_> {
+    /// Behind CREATE CONNECTION.
+    pub(super) fn create_connection(&mut self) -> Result<Statement> {
+        let if_not_exists = self.if_not_exists();
+        let name = self.name()?;
+        self.expect_word("to")?;
+        let kind = self.connection_kind()?;
+        let options = match self.p.peek_token_ref().token {
+            Token::LParen => self.options()?,
+            _ => Vec::new(),
+        };
+        let mut validate = true;
+        if self.word("with") {
+            let mut with = self.options()?;
+            validate = take_bool(&mut with, "validate")?.unwrap_or(true);
+            finish(&with, "CREATE CONNECTION", &["validate"])?;
+        }
+        Ok(Statement::CreateConnection(CreateConnection { name, if_not_exists, kind, options, validate }))
+    }
+
+    fn connection_kind(&mut self) -> Result<String> {
+        let position = self.position();
+        for (words, kind) in [
+            (&["kafka"][..], "kafka"),
+            (&["postgres"], "postgres"),
+            (&["postgresql"], "postgres"),
+            (&["snowflake"], "snowflake"),
+            (&["object", "store"], "object store"),
+        ] {
+            if self.words(words) {
+                return Ok(kind.to_string());
+            }
+        }
+        for words in [
+            &["mysql"][..],
+            &["redshift"],
+            &["schema", "registry"],
+            &["sql", "server"],
+            &["mongodb"],
+            &["ssh", "tunnel"],
+            &["aws"],
+            &["iceberg", "catalog"],
+            &["mqtt"],
+            &["kinesis"],
+            &["pulsar"],
+        ] {
+            if self.words(words) {
+                let kind = words.join(" ").to_ascii_uppercase();
+                return Err(Error::unsupported(format!("CONNECTION TO {kind}")).at(position));
+            }
+        }
+        Err(self.unexpected().with_hint("Known connections: KAFKA, POSTGRES, SNOWFLAKE, OBJECT STORE."))
+    }
+
+    /// Behind CREATE SOURCE.
+    pub(super) fn create_source(&mut self) -> Result<Statement> {
+        let if_not_exists = self.if_not_exists();
+        let name = self.name()?;
+        let (columns, key) = match self.p.peek_token_ref().token {
+            Token::LParen => self.column_list()?,
+            _ => (Vec::new(), Vec::new()),
+        };
+        let mut source = CreateSource {
+            name,
+            if_not_exists,
+            columns,
+            key,
+            kind: String::new(),
+            connection: None,
+            options: Vec::new(),
+            all_tables: false,
+            format: None,
+            envelope: Envelope::None,
+            includes: Vec::new(),
+            retain: true,
+        };
+        let mut envelope = None;
+        loop {
+            if self.word("from") {
+                if !source.kind.is_empty() {
+                    return Err(self.unexpected());
+                }
+                (source.kind, source.connection) =
+                    self.endpoint(&["kafka", "postgres", "nexmark", "datagen"])?;
+                if self.p.peek_token_ref().token == Token::LParen {
+                    let options = self.options()?;
+                    source.options.extend(options);
+                }
+            } else if self.words(&["for", "all", "tables"]) {
+                source.all_tables = true;
+            } else if self.word("with") {
+                self.source_with(&mut source)?;
+            } else if self.word("format") {
+                let (format, implied) = self.format()?;
+                source.format = Some(format);
+                envelope = envelope.or(implied);
+            } else if self.word("include") {
+                source.includes.extend(self.comma_separated(Self::include)?);
+            } else if self.word("envelope") {
+                envelope = Some(self.envelope()?);
+            } else {
+                break;
+            }
+        }
+        if source.kind.is_empty() {
+            return Err(self
+                .unexpected()
+                .with_hint("A source needs FROM KAFKA, POSTGRES, NEXMARK or DATAGEN."));
+        }
+        source.envelope = envelope.unwrap_or_default();
+        if source.kind == "kafka" && source.format.is_none() {
+            return Err(Error::new(SqlState::SYNTAX_ERROR, "a KAFKA source needs a FORMAT")
+                .with_hint("For example: FORMAT JSON."));
+        }
+        Ok(Statement::CreateSource(Box::new(source)))
+    }
+
+    /// `KAFKA [CONNECTION k]`, behind FROM or INTO.
+    fn endpoint(&mut self, known: &[&str]) -> Result<(String, Option<Name>)> {
+        let position = self.position();
+        let Some(word) = self.peek_word() else { return Err(self.unexpected()) };
+        let kind = match word.as_str() {
+            "postgresql" => "postgres",
+            "load" if self.peek_word_at(1).as_deref() == Some("generator") => {
+                return Err(Error::unsupported("LOAD GENERATOR")
+                    .at(position)
+                    .with_hint("Use NEXMARK or DATAGEN."));
+            }
+            other => other,
+        };
+        if !known.contains(&kind) {
+            return match kind {
+                "mysql" | "files" | "webhook" | "http" | "mqtt" | "lines" | "redshift" | "postgres"
+                | "iceberg" | "kinesis" | "pulsar" | "kafka" | "snowflake" => {
+                    let role = if known.contains(&"nexmark") { "SOURCE FROM" } else { "SINK INTO" };
+                    Err(Error::unsupported(format!("{role} {}", kind.to_ascii_uppercase())).at(position))
+                }
+                _ => Err(self.unexpected().with_hint(format!(
+                    "Known here: {}.",
+                    known.iter().map(|k| k.to_ascii_uppercase()).collect::<Vec<_>>().join(", ")
+                ))),
+            };
+        }
+        let kind = kind.to_string();
+        self.p.advance_token();
+        let connection = if self.word("connection") { Some(self.name()?) } else { None };
+        Ok((kind, connection))
+    }
+
+    /// `key AS k`
+    fn include(&mut self) -> Result<Include> {
+        let Some(what) = self.peek_word() else { return Err(self.unexpected()) };
+        if !["key", "partition", "offset", "timestamp", "headers"].contains(&what.as_str()) {
+            return Err(self
+                .unexpected()
+                .with_hint("A source can include key, partition, offset, timestamp and headers."));
+        }
+        self.p.advance_token();
+        let column = if self.word("as") { self.ident()? } else { what.clone() };
+        Ok(Include { what, column })
+    }
+
+    /// WITH of a source: its own options, or the whole connector in the spelling of other systems.
+    fn source_with(&mut self, source: &mut CreateSource) -> Result<()> {
+        let mut options = self.options()?;
+        if let Some(retain) = take_bool(&mut options, "retain")? {
+            source.retain = retain;
+        }
+        if let Some(connector) = take(&mut options, "connector") {
+            let OptionValue::Literal(connector) = connector else {
+                return Err(Error::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    "option \"connector\" must be a name",
+                ));
+            };
+            let kind = match connector.as_str() {
+                "kafka" | "nexmark" | "datagen" | "postgres" => connector.as_str(),
+                "postgres-cdc" => "postgres",
+                other => return Err(Error::unsupported(format!("connector \"{other}\""))),
+            };
+            if !source.kind.is_empty() && source.kind != kind {
+                return Err(Error::new(
+                    SqlState::SYNTAX_ERROR,
+                    format!("the source is FROM {} and its connector is \"{connector}\"", source.kind),
+                ));
+            }
+            source.kind = kind.to_string();
+            options.iter_mut().for_each(|(name, _)| translate(name));
+        }
+        source.options.extend(options);
+        Ok(())
+    }
+
+    /// Behind CREATE SINK.
+    pub(super) fn create_sink(&mut self) -> Result<Statement> {
+        let if_not_exists = self.if_not_exists();
+        let name = self.name()?;
+        self.expect_word("from")?;
+        let from = self.name()?;
+        self.expect_word("into")?;
+        let (kind, connection) = self.endpoint(&["snowflake", "kafka", "files"])?;
+        let mut sink = CreateSink {
+            name,
+            if_not_exists,
+            from,
+            kind,
+            connection,
+            options: match self.p.peek_token_ref().token {
+                Token::LParen => self.options()?,
+                _ => Vec::new(),
+            },
+            key: Vec::new(),
+            format: None,
+            envelope: Envelope::None,
+        };
+        let mut envelope = None;
+        loop {
+            if self.word("key") {
+                sink.key = self.ident_list()?;
+            } else if self.word("format") {
+                let (format, implied) = self.format()?;
+                sink.format = Some(format);
+                envelope = envelope.or(implied);
+            } else if self.word("envelope") {
+                envelope = Some(self.envelope()?);
+            } else if self.word("with") {
+                let with = self.options()?;
+                no_repetition(&sink.options, &with)?;
+                sink.options.extend(with);
+            } else {
+                break;
+            }
+        }
+        sink.envelope = envelope.unwrap_or_default();
+        Ok(Statement::CreateSink(Box::new(sink)))
+    }
+}
+
+fn no_repetition(options: &OptionList, more: &OptionList) -> Result<()> {
+    match more.iter().find(|(name, _)| options.iter().any(|(n, _)| n == name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Error::new(SqlState::SYNTAX_ERROR, format!("option \"{name}\" is given more than once")))
+        }
+    }
+}
+
+/// Option names of the `WITH (connector = …)` spelling to ours.
+fn translate(name: &mut String) {
+    match name.as_str() {
+        "properties.bootstrap.server" | "properties.bootstrap.servers" => *name = "brokers".to_string(),
+        "scan.startup.mode" => *name = "start".to_string(),
+        _ => {
+            if let Some(rest) = name.strip_prefix("properties.") {
+                *name = rest.to_string();
+            }
+        }
+    }
+}
