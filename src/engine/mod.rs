@@ -7,8 +7,12 @@
 
 mod batch;
 pub mod delta;
+pub mod expr;
+pub mod keys;
+pub mod ops;
 pub mod plan;
 pub mod runtime;
+pub mod state;
 
 
 use arrow::array::{BooleanArray, RecordBatch};

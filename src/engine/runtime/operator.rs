@@ -25,6 +25,8 @@ pub struct Output {
 ///
 /// In each tick in which any input changed, and only then: `push` zero or more times for each port, in any order;
 /// then `finish` once; then, after the whole circuit is through with the tick, `commit` once.
+/// The first tick of a node is the one in which it is added, whether or not anything is pushed then: constant rows and
+/// the one row of a global aggregate come in its `finish`.
 /// "Before" is the state without this tick's deltas, "after" the state with them.
 /// A whole history may arrive as one tick in many pushes (hydration), so memory in `push` is bounded by chunks.
 pub trait Operator: Send {

@@ -1,0 +1,20 @@
+//! Where operators keep rows: the only places.
+//!
+//! [`rows::RowStore`] holds rows in columnar tiles under stable numbers; [`index::HashIndex`] finds numbers by hash;
+//! [`weights::Weights`] counts. Out of these are made the [`Arrangement`] (a bag of rows, looked up by key) and the
+//! [`Table`] (one slot per key, whose values are the operator's own vectors).
+
+pub mod arrangement;
+pub mod column;
+pub mod index;
+pub mod rows;
+pub mod snapshot;
+pub mod table;
+pub mod weights;
+
+pub use arrangement::{Arrangement, Cursor, Matches};
+pub use snapshot::ArrangementSnapshot;
+pub use table::Table;
+
+/// No row, no slot.
+pub const NONE: u32 = u32::MAX;

@@ -1,0 +1,257 @@
+//! One slot per key.
+//!
+//! A slot is a small number that stays the key's until it is freed, and is then given to another key; operators keep
+//! what they know of a key in plain vectors by slot.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+
+use crate::engine::delta::{batch, take_rows};
+use crate::engine::keys::{Keys, hash_is_key};
+use crate::engine::state::NONE;
+use crate::engine::state::column::{Loc, TiledColumn};
+use crate::engine::state::index::HashIndex;
+use crate::engine::state::rows::{RowStore, TILE_ROWS};
+use crate::error::Result;
+
+/// Below this number of forgotten keys nobody tidies up.
+const DEAD_KEYS_MIN: usize = 4096;
+
+/// Keys and their slots.
+pub struct Table {
+    keys: RowStore,
+    // By slot: the number of its key in `keys` and its hash; `NONE` for a free slot.
+    key_of: Vec<u32>,
+    hash_of: Vec<u64>,
+    free: Vec<u32>,
+    index: HashIndex,
+    hash_is_key: bool,
+}
+
+impl Table {
+    /// A table of keys with columns of these types.
+    pub fn new(types: Vec<DataType>) -> Table {
+        let hash_is_key = hash_is_key(&types);
+        let fields = types.into_iter().enumerate().map(|(i, t)| Field::new(format!("key {i}"), t, true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        Table {
+            keys: RowStore::new(&schema),
+            key_of: Vec::new(),
+            hash_of: Vec::new(),
+            free: Vec::new(),
+            index: HashIndex::default(),
+            hash_is_key,
+        }
+    }
+
+    /// Keys that have a slot.
+    pub fn len(&self) -> usize {
+        self.key_of.len() - self.free.len()
+    }
+
+    /// Whether no key has one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Slots ever given out: all are below it.
+    pub fn slots(&self) -> usize {
+        self.key_of.len()
+    }
+
+    /// Bytes of keys and index.
+    pub fn bytes(&self) -> usize {
+        self.keys.bytes() + self.index.bytes() + self.key_of.capacity() * 4 + self.hash_of.capacity() * 8
+    }
+
+    /// The slot of each key; a key that has none gets one.
+    pub fn upsert(&mut self, keys: &Keys) -> Result<Vec<u32>> {
+        let mut slots = Vec::with_capacity(keys.len());
+        let mut added: Vec<u32> = Vec::new();
+        for (row, hash) in keys.hashes.iter().enumerate() {
+            let (mut slot, _) = self.index.find(*hash);
+            if slot == NONE {
+                slot = self.allocate(*hash, self.keys.len() + added.len());
+                added.push(row as u32);
+            }
+            slots.push(slot);
+        }
+        if !added.is_empty() {
+            let new = self.rows_of(keys, &added)?;
+            self.keys.append(&new)?;
+        }
+        for row in self.mismatches(keys, &slots) {
+            // Another key of the same hash has the first slot; look at all, one by one.
+            let hash = keys.hashes[row];
+            let columns: Vec<TiledColumn> = keys.columns.iter().map(TiledColumn::of).collect();
+            let found = self.index.chain(hash).find(|s| self.is_key(*s, &columns, row));
+            slots[row] = match found {
+                Some(slot) => slot,
+                None => {
+                    let slot = self.allocate(hash, self.keys.len());
+                    let new = self.rows_of(keys, &[row as u32])?;
+                    self.keys.append(&new)?;
+                    slot
+                }
+            };
+        }
+        Ok(slots)
+    }
+
+    /// The slot of each key, `NONE` where it has none.
+    pub fn lookup(&self, keys: &Keys) -> Vec<u32> {
+        let mut slots = Vec::with_capacity(keys.len());
+        self.index.find_all(&keys.hashes, &mut slots);
+        let mismatches = self.mismatches(keys, &slots);
+        if !mismatches.is_empty() {
+            let columns: Vec<TiledColumn> = keys.columns.iter().map(TiledColumn::of).collect();
+            for row in mismatches {
+                let mut chain = self.index.chain(keys.hashes[row]);
+                slots[row] = chain.find(|s| self.is_key(*s, &columns, row)).unwrap_or(NONE);
+            }
+        }
+        slots
+    }
+
+    /// The keys of these slots, which are in use.
+    pub fn gather(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        let ids: Vec<u32> = slots.iter().map(|s| self.key_of[*s as usize]).collect();
+        self.keys.gather(&ids, 0..self.keys.columns().len())
+    }
+
+    /// Frees a slot that is in use.
+    pub fn remove(&mut self, slot: u32) {
+        debug_assert_ne!(self.key_of[slot as usize], NONE, "a slot is freed once");
+        self.index.remove(self.hash_of[slot as usize], slot);
+        self.key_of[slot as usize] = NONE;
+        self.free.push(slot);
+    }
+
+    /// Forgets the keys of freed slots if they are the most. Slots stay as they are.
+    pub fn compact(&mut self) -> Result<()> {
+        let dead = self.keys.len() - self.len();
+        if dead < DEAD_KEYS_MIN || dead * 2 < self.keys.len() {
+            return Ok(());
+        }
+        let live: Vec<u32> =
+            (0..self.key_of.len() as u32).filter(|s| self.key_of[*s as usize] != NONE).collect();
+        let mut keys = RowStore::new(self.keys.schema());
+        for slots in live.chunks(TILE_ROWS) {
+            let ids: Vec<u32> = slots.iter().map(|s| self.key_of[*s as usize]).collect();
+            let first = keys.len() as u32;
+            keys.append(&self.keys.gather_owned(&ids)?)?;
+            slots.iter().zip(first..).for_each(|(s, id)| self.key_of[*s as usize] = id);
+        }
+        self.keys = keys;
+        Ok(())
+    }
+
+    fn allocate(&mut self, hash: u64, key: usize) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.key_of.push(NONE);
+            self.hash_of.push(0);
+            (self.key_of.len() - 1) as u32
+        });
+        self.key_of[slot as usize] = key as u32;
+        self.hash_of[slot as usize] = hash;
+        self.index.insert(hash, slot);
+        slot
+    }
+
+    fn rows_of(&self, keys: &Keys, rows: &[u32]) -> Result<RecordBatch> {
+        take_rows(&batch(self.keys.schema(), keys.columns.clone(), keys.len())?, rows)
+    }
+
+    fn is_key(&self, slot: u32, columns: &[TiledColumn], row: usize) -> bool {
+        let at = self.keys.locate(self.key_of[slot as usize]);
+        let there = Loc { tile: 0, row: row as u32 };
+        self.keys.columns().iter().zip(columns).all(|(c, other)| c.equal(at, other, there))
+    }
+
+    /// The rows whose slot is that of another key.
+    fn mismatches(&self, keys: &Keys, slots: &[u32]) -> Vec<usize> {
+        if self.hash_is_key || keys.columns.is_empty() {
+            return Vec::new();
+        }
+        let found: Vec<u32> = (0..slots.len() as u32).filter(|row| slots[*row as usize] != NONE).collect();
+        let here: Vec<Loc> = found.iter().map(|row| Loc { tile: 0, row: *row }).collect();
+        let stored = found.iter().map(|row| self.keys.locate(self.key_of[slots[*row as usize] as usize]));
+        let stored: Vec<Loc> = stored.collect();
+        let mut same = vec![true; found.len()];
+        for (column, key) in self.keys.columns().iter().zip(&keys.columns) {
+            column.equal_all(&stored, &TiledColumn::of(key), &here, &mut same);
+        }
+        found.iter().zip(same).filter(|(_, same)| !same).map(|(row, _)| *row as usize).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::engine::keys::weak;
+    use crate::engine::ops::testing::Rng;
+    use arrow::array::{Int64Array, StringViewArray};
+
+    /// A table against a map, with keys coming and going and slots being reused.
+    fn check(seed: u64) {
+        let mut rng = Rng::new(seed);
+        let mut table = Table::new(vec![DataType::Int64, DataType::Utf8View]);
+        let mut model: HashMap<(Option<i64>, String), u32> = HashMap::new();
+        for _ in 0..60 {
+            let n = rng.below(40);
+            let rows: Vec<(Option<i64>, String)> = (0..n)
+                .map(|_| ((!rng.one_in(6)).then(|| rng.below(9) as i64), "text ".repeat(rng.below(5))))
+                .collect();
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.0))),
+                Arc::new(StringViewArray::from_iter_values(rows.iter().map(|r| &r.1))),
+            ];
+            let keys = Keys::new(columns, n);
+            for (slot, row) in table.lookup(&keys).iter().zip(&rows) {
+                assert_eq!(*slot, model.get(row).copied().unwrap_or(NONE));
+            }
+            let slots = table.upsert(&keys).unwrap();
+            for (slot, row) in slots.iter().zip(&rows) {
+                assert_eq!(*model.entry(row.clone()).or_insert(*slot), *slot);
+            }
+            let mut distinct: Vec<u32> = model.values().copied().collect();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert_eq!((distinct.len(), table.len()), (model.len(), model.len()), "one slot a key");
+            let gathered = table.gather(&slots).unwrap();
+            assert_eq!(gathered, keys.columns);
+            let gone: Vec<_> = model.keys().filter(|_| rng.one_in(3)).cloned().collect();
+            for key in gone {
+                table.remove(model.remove(&key).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_keeps_its_slot_until_it_is_freed() {
+        (0..30).for_each(check);
+        weak::with(|| (30..60).for_each(check));
+    }
+
+    #[test]
+    fn forgotten_keys_make_room_and_slots_stay() {
+        let mut table = Table::new(vec![DataType::Int64]);
+        let keys = |range: std::ops::Range<i64>| {
+            let n = range.clone().count();
+            Keys::new(vec![Arc::new(Int64Array::from_iter_values(range)) as ArrayRef], n)
+        };
+        let slots = table.upsert(&keys(0..20_000)).unwrap();
+        slots[..19_000].iter().for_each(|s| table.remove(*s));
+        table.compact().unwrap();
+        assert_eq!(table.keys.len(), 1000);
+        assert_eq!(table.lookup(&keys(19_000..20_000)), slots[19_000..]);
+        assert!(
+            table.upsert(&keys(0..5)).unwrap().iter().all(|s| *s < 19_000),
+            "freed slots are given again"
+        );
+    }
+}
