@@ -6,6 +6,7 @@
 
 pub mod format;
 pub mod generate;
+pub mod postgres;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

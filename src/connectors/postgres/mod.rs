@@ -80,7 +80,8 @@ pub fn drop_slot(definition: &SourceDefinition) -> Result<()> {
 }
 
 fn parse(definition: &SourceDefinition) -> Result<SourceSettings> {
-    if definition.format.is_some() || definition.envelope != Envelope::None || !definition.includes.is_empty() {
+    if definition.format.is_some() || definition.envelope != Envelope::None || !definition.includes.is_empty()
+    {
         return Err(Error::unsupported("FORMAT, ENVELOPE or INCLUDE on a POSTGRES source"));
     }
     SourceSettings::new(definition)

@@ -11,13 +11,33 @@ pub enum Message<'a> {
     /// What a relation looks like from now on.
     Relation(Relation),
     /// A new row.
-    Insert { relation: u32, new: Tuple<'a> },
+    Insert {
+        /// Where.
+        relation: u32,
+        /// The row.
+        new: Tuple<'a>,
+    },
     /// A changed row; `old` when the key changed or the replica identity is FULL.
-    Update { relation: u32, old: Option<Old<'a>>, new: Tuple<'a> },
+    Update {
+        /// Where.
+        relation: u32,
+        /// The row before, as far as it was sent.
+        old: Option<Old<'a>>,
+        /// The row after.
+        new: Tuple<'a>,
+    },
     /// A row that went.
-    Delete { relation: u32, old: Old<'a> },
+    Delete {
+        /// Where.
+        relation: u32,
+        /// The row before, as far as it was sent.
+        old: Old<'a>,
+    },
     /// Relations that were emptied.
-    Truncate { relations: Vec<u32> },
+    Truncate {
+        /// Which ones.
+        relations: Vec<u32>,
+    },
     /// Types, origins, logical messages: nothing that changes rows.
     Other,
 }
@@ -135,7 +155,10 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8]> {
         let Some((head, tail)) = self.data.split_at_checked(n) else {
-            return Err(Error::new(SqlState::PROTOCOL_VIOLATION, "the replication stream's message is cut short"));
+            return Err(Error::new(
+                SqlState::PROTOCOL_VIOLATION,
+                "the replication stream's message is cut short",
+            ));
         };
         self.data = tail;
         Ok(head)
@@ -183,8 +206,9 @@ impl<'a> Reader<'a> {
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes)
-        .map_err(|_| Error::new(SqlState::PROTOCOL_VIOLATION, "the replication stream holds text that is not UTF-8"))
+    std::str::from_utf8(bytes).map_err(|_| {
+        Error::new(SqlState::PROTOCOL_VIOLATION, "the replication stream holds text that is not UTF-8")
+    })
 }
 
 #[cfg(test)]

@@ -117,7 +117,11 @@ impl RowBuilder {
                         column.push_null();
                         bad.get_or_insert_with(|| BadRecord {
                             sqlstate: e.sqlstate.0,
-                            reason: format!("column \"{}\": {}", self.output.schema.field(i).name(), e.message),
+                            reason: format!(
+                                "column \"{}\": {}",
+                                self.output.schema.field(i).name(),
+                                e.message
+                            ),
                             raw: Some(text.as_bytes().to_vec()),
                             position: format!("{} {position}", self.output.upstream),
                         });
@@ -188,7 +192,12 @@ impl RowBuilder {
         }
         // Keys and NULLs are upstream's promise; a removal by key carries NULL elsewhere, whatever the column says.
         let relaxed = Arc::new(arrow::datatypes::Schema::new(
-            self.output.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>(),
+            self.output
+                .schema
+                .fields()
+                .iter()
+                .map(|f| f.as_ref().clone().with_nullable(true))
+                .collect::<Vec<_>>(),
         ));
         let mut rows = RecordBatch::try_new(relaxed, arrays)?;
         let mut removes = self.removes.finish();
@@ -202,9 +211,9 @@ impl RowBuilder {
             self.closed.push(if self.keyed() {
                 InputChange::Upsert { rows, deletes: self.any_remove.then_some(removes) }
             } else {
-                let weights = self
-                    .any_remove
-                    .then(|| removes.values().iter().map(|r| if r { -1 } else { 1 }).collect::<ScalarBuffer<i64>>());
+                let weights = self.any_remove.then(|| {
+                    removes.values().iter().map(|r| if r { -1 } else { 1 }).collect::<ScalarBuffer<i64>>()
+                });
                 InputChange::Delta(Delta { rows, weights })
             });
         }

@@ -86,7 +86,10 @@ impl Server {
     fn unreachable(&self, why: &str) -> Error {
         Error::new(
             SqlState::CONNECTION_FAILURE,
-            format!("cannot connect to PostgreSQL at {}:{} as \"{}\": {why}", self.host, self.port, self.user),
+            format!(
+                "cannot connect to PostgreSQL at {}:{} as \"{}\": {why}",
+                self.host, self.port, self.user
+            ),
         )
     }
 }
@@ -117,8 +120,7 @@ pub fn failed(doing: &str, e: &tokio_postgres::Error) -> Error {
 /// # Errors
 /// 55000 when it does not.
 pub async fn check_wal_level(client: &Client) -> Result<()> {
-    let row =
-        client.query_one("SHOW wal_level", &[]).await.map_err(|e| failed("reading wal_level", &e))?;
+    let row = client.query_one("SHOW wal_level", &[]).await.map_err(|e| failed("reading wal_level", &e))?;
     let level: String = row.get(0);
     if level == "logical" {
         return Ok(());
@@ -178,14 +180,21 @@ impl SourceSettings {
     /// A replication session that begins after `start`, of which the server may forget what is before `durable`.
     pub fn replication(&self, start: Lsn, durable: Lsn) -> ReplicationConfig {
         let s = &self.server;
-        ReplicationConfig::new(&s.host, &s.user, &s.password, &s.database, &self.slot, self.publication.as_str())
-            .with_port(s.port)
-            .with_start_lsn(start)
-            .with_ack_lsn(durable)
-            .with_status_interval(Duration::from_secs(1))
-            .with_wakeup_interval(Duration::from_secs(1))
-            .with_application_name("tidemill")
-            .with_options(SESSION_OPTIONS)
+        ReplicationConfig::new(
+            &s.host,
+            &s.user,
+            &s.password,
+            &s.database,
+            &self.slot,
+            self.publication.as_str(),
+        )
+        .with_port(s.port)
+        .with_start_lsn(start)
+        .with_ack_lsn(durable)
+        .with_status_interval(Duration::from_secs(1))
+        .with_wakeup_interval(Duration::from_secs(1))
+        .with_application_name("tidemill")
+        .with_options(SESSION_OPTIONS)
     }
 }
 

@@ -87,7 +87,9 @@ pub async fn slot(client: &Client, slot: &str) -> Result<Slot> {
     if plugin != "pgoutput" || !here {
         return Err(Error::new(
             SqlState::OBJECT_IN_USE,
-            format!("replication slot \"{slot}\" exists upstream and is not one of pgoutput in this database"),
+            format!(
+                "replication slot \"{slot}\" exists upstream and is not one of pgoutput in this database"
+            ),
         )
         .with_hint("Give the source another name for its slot: (…, slot = 'another')."));
     }
@@ -172,8 +174,7 @@ pub async fn copy(
             }
             let chunk = chunk.map_err(|e| failed(&format!("copying {name}"), &e))?;
             lines.feed(&chunk, |fields| {
-                let tuple =
-                    fields.iter().map(|f| f.as_deref().map_or(Value::Null, Value::Text)).collect();
+                let tuple = fields.iter().map(|f| f.as_deref().map_or(Value::Null, Value::Text)).collect();
                 bad.extend(builder.push(Effect::Put, &tuple, &places, "snapshot")?);
                 Ok(())
             })?;

@@ -46,7 +46,10 @@ impl Source for PostgresSource {
         let runtime = runtime()?;
         let position = match &cx.resume {
             Some(bytes) => Some(serde_json::from_slice(bytes).map_err(|e| {
-                Error::new(SqlState::DATA_CORRUPTED, format!("the source's stored position is unreadable: {e}"))
+                Error::new(
+                    SqlState::DATA_CORRUPTED,
+                    format!("the source's stored position is unreadable: {e}"),
+                )
             })?),
             None => None,
         };
@@ -192,7 +195,10 @@ impl Follower {
             };
             let Some(event) = event else { continue };
             let Some(event) = event.map_err(|e| lost(&e))? else {
-                return Err(Error::new(SqlState::CONNECTION_FAILURE, "the server ended the replication stream"));
+                return Err(Error::new(
+                    SqlState::CONNECTION_FAILURE,
+                    "the server ended the replication stream",
+                ));
             };
             match event {
                 ReplicationEvent::Begin { final_lsn, xid, .. } => {
