@@ -54,8 +54,11 @@ impl ModelFeed {
 
 fn text_rows(batch: &RecordBatch) -> Vec<Row> {
     let options = FormatOptions::default();
-    let columns: Vec<_> =
-        batch.columns().iter().map(|c| (c, ArrayFormatter::try_new(c, &options).expect("printable"))).collect();
+    let columns: Vec<_> = batch
+        .columns()
+        .iter()
+        .map(|c| (c, ArrayFormatter::try_new(c, &options).expect("printable")))
+        .collect();
     (0..batch.num_rows())
         .map(|i| columns.iter().map(|(c, f)| c.is_valid(i).then(|| f.value(i).to_string())).collect())
         .collect()

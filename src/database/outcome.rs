@@ -56,12 +56,16 @@ impl Outcome {
 impl std::fmt::Debug for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Outcome::Rows { schema, .. } => f.debug_struct("Rows").field("schema", schema).finish_non_exhaustive(),
+            Outcome::Rows { schema, .. } => {
+                f.debug_struct("Rows").field("schema", schema).finish_non_exhaustive()
+            }
             Outcome::Done { tag, notices } => {
                 f.debug_struct("Done").field("tag", tag).field("notices", notices).finish()
             }
             Outcome::CopyIn(_) => f.write_str("CopyIn"),
-            Outcome::CopyOut { format, .. } => f.debug_struct("CopyOut").field("format", format).finish_non_exhaustive(),
+            Outcome::CopyOut { format, .. } => {
+                f.debug_struct("CopyOut").field("format", format).finish_non_exhaustive()
+            }
             Outcome::Empty => f.write_str("Empty"),
         }
     }

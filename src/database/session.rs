@@ -126,7 +126,11 @@ impl Session {
 
     /// Runs a prepared statement as a part of a pipeline: outside of a block, all that is executed until
     /// [`Session::sync`] is one transaction. For the extended protocol.
-    pub async fn execute_pipelined(&mut self, prepared: &Prepared, params: Vec<ScalarValue>) -> Result<Outcome> {
+    pub async fn execute_pipelined(
+        &mut self,
+        prepared: &Prepared,
+        params: Vec<ScalarValue>,
+    ) -> Result<Outcome> {
         self.execute(prepared, params).await
     }
 

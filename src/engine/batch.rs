@@ -99,10 +99,14 @@ impl Fragment {
                     return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
                 };
                 let Some(rows) = ports.get(port) else {
-                    return Err(Error::internal(format!("a fragment scans port {port} of {}", ports.len())).into());
+                    return Err(
+                        Error::internal(format!("a fragment scans port {port} of {}", ports.len())).into()
+                    );
                 };
-                let table =
-                    StreamingTable::try_new(Arc::clone(&rows.schema), vec![Arc::new(PortStream(Arc::clone(rows)))])?;
+                let table = StreamingTable::try_new(
+                    Arc::clone(&rows.schema),
+                    vec![Arc::new(PortStream(Arc::clone(rows)))],
+                )?;
                 Ok(Transformed::yes(LogicalPlan::TableScan(TableScan {
                     source: provider_as_source(Arc::new(table)),
                     ..scan

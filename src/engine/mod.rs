@@ -14,7 +14,6 @@ pub mod plan;
 pub mod runtime;
 pub mod state;
 
-
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;

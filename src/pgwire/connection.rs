@@ -13,7 +13,7 @@ use crate::pgwire::frame::Request;
 use crate::pgwire::io::{End, Io};
 use crate::pgwire::reply::Severity;
 use crate::pgwire::rows::{Halt, Rows, Sent, copy_out};
-use crate::sql::types::TextFormat;
+use crate::types::TextFormat;
 
 /// A session with its client.
 pub struct Connection {

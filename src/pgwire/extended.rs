@@ -11,7 +11,7 @@ use crate::pgwire::encode::RowEncoder;
 use crate::pgwire::frame::{Bind, Target};
 use crate::pgwire::params;
 use crate::pgwire::rows::{Halt, Rows, Sent};
-use crate::sql::types::SqlType;
+use crate::types::SqlType;
 
 /// The most portals of one transaction, so that a client cannot hold any amount of parameters here.
 const PORTALS_MAX: usize = 10_000;

@@ -10,7 +10,7 @@ use datafusion::scalar::ScalarValue;
 use crate::error::{Error, Result, SqlState};
 use crate::pgwire::encode::binary::{EPOCH_DAYS, EPOCH_MICROS};
 use crate::pgwire::encode::{Format, format_of, numeric};
-use crate::sql::types::{SqlType, parse_text};
+use crate::types::{SqlType, parse_text};
 
 /// The values a Bind message gives to parameters of these types.
 pub fn decode(fields: &[FieldRef], formats: &[i16], values: &[Option<Bytes>]) -> Result<Vec<ScalarValue>> {

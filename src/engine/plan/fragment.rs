@@ -65,7 +65,8 @@ impl Lowering {
         let fragment = match lowered {
             Some(nodes) => {
                 let inputs = plan.inputs().into_iter().zip(nodes);
-                let inputs: Vec<_> = inputs.map(|(input, node)| ports.port(input, node)).collect::<Result<_>>()?;
+                let inputs: Vec<_> =
+                    inputs.map(|(input, node)| ports.port(input, node)).collect::<Result<_>>()?;
                 plan.with_new_exprs(plan.expressions(), inputs)?
             }
             None => ports.over(plan)?,
@@ -138,7 +139,9 @@ impl Ports<'_> {
         let source: Arc<dyn TableSource> = Arc::new(PortSource { port, schema });
         let names = plan.schema().iter().enumerate();
         let names: Vec<LogicalExpr> = names
-            .map(|(i, (qualifier, field))| col(format!("c{i}")).alias_qualified(qualifier.cloned(), field.name()))
+            .map(|(i, (qualifier, field))| {
+                col(format!("c{i}")).alias_qualified(qualifier.cloned(), field.name())
+            })
             .collect();
         Ok(LogicalPlanBuilder::scan(format!("port{port}"), source, None)?.project(names)?.build()?)
     }

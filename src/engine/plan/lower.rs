@@ -14,7 +14,8 @@ use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
-    self as logical, Aggregate, Distinct, Expr as LogicalExpr, FetchType, Join, LogicalPlan, Operator, SkipType,
+    self as logical, Aggregate, Distinct, Expr as LogicalExpr, FetchType, Join, LogicalPlan, Operator,
+    SkipType,
 };
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column};
@@ -99,8 +100,11 @@ impl Lowering {
             LogicalPlan::EmptyRelation(e) => {
                 let schema = schema_of(plan);
                 let rows = usize::from(e.produce_one_row);
-                let columns =
-                    schema.fields().iter().map(|f| arrow::array::new_null_array(f.data_type(), rows)).collect();
+                let columns = schema
+                    .fields()
+                    .iter()
+                    .map(|f| arrow::array::new_null_array(f.data_type(), rows))
+                    .collect();
                 self.constant(schema, columns, rows)
             }
             LogicalPlan::Values(v) => self.values(v, schema_of(plan)),
@@ -141,7 +145,8 @@ impl Lowering {
 
     /// Adds a node unless an equal one is there.
     pub(super) fn add(&mut self, spec: NodeSpec, inputs: Vec<usize>, schema: SchemaRef) -> usize {
-        let known = self.nodes.iter().position(|n| n.inputs == inputs && n.schema == schema && n.spec == spec);
+        let known =
+            self.nodes.iter().position(|n| n.inputs == inputs && n.schema == schema && n.spec == spec);
         known.unwrap_or_else(|| {
             self.nodes.push(LoweredNode { spec, inputs, schema });
             self.nodes.len() - 1
@@ -212,7 +217,8 @@ impl Lowering {
     ) -> usize {
         let below = &self.nodes[input];
         let renames = |exprs: &Vec<Expr>| {
-            exprs.len() == below.schema.fields().len() && exprs.iter().enumerate().all(|(i, e)| column(e) == Some(i))
+            exprs.len() == below.schema.fields().len()
+                && exprs.iter().enumerate().all(|(i, e)| column(e) == Some(i))
         };
         if predicate.is_none() && projection.as_ref().is_none_or(renames) {
             return input;
@@ -237,7 +243,12 @@ impl Lowering {
         self.add(NodeSpec::Map(spec), vec![input], schema)
     }
 
-    fn constant(&mut self, schema: SchemaRef, columns: Vec<arrow::array::ArrayRef>, rows: usize) -> Result<usize> {
+    fn constant(
+        &mut self,
+        schema: SchemaRef,
+        columns: Vec<arrow::array::ArrayRef>,
+        rows: usize,
+    ) -> Result<usize> {
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
         let batches = if rows == 0 { Vec::new() } else { vec![batch] };
@@ -349,7 +360,8 @@ impl Lowering {
         }
         let keys = self.bind_all(&aggregate.group_expr, input)?;
         let schema = schema_of(plan);
-        let spec = AggregateSpec { keys, calls, input: schema_of(&aggregate.input), schema: Arc::clone(&schema) };
+        let spec =
+            AggregateSpec { keys, calls, input: schema_of(&aggregate.input), schema: Arc::clone(&schema) };
         let input = self.node(&aggregate.input)?;
         Ok(self.add(NodeSpec::Aggregate(spec), vec![input], schema))
     }
@@ -417,7 +429,8 @@ impl Lowering {
         let order = self.order(order, input.schema())?;
         let node = self.node(input)?;
         let schema = Arc::clone(self.schema(node));
-        let spec = TopKSpec { partition: Vec::new(), order, offset: skip, limit: fetch, schema: schema.clone() };
+        let spec =
+            TopKSpec { partition: Vec::new(), order, offset: skip, limit: fetch, schema: schema.clone() };
         Ok(self.add(NodeSpec::TopK(spec), vec![node], schema))
     }
 
@@ -462,7 +475,9 @@ impl Lowering {
 
 /// Whether the aggregate operator does this function over these types.
 fn native(kind: AggregateKind, arg: &DataType, output: &DataType) -> bool {
-    use DataType::{Binary, BinaryView, Boolean, Date32, Decimal128, Float32, Float64, Int16, Int32, Int64, Interval};
+    use DataType::{
+        Binary, BinaryView, Boolean, Date32, Decimal128, Float32, Float64, Int16, Int32, Int64, Interval,
+    };
     use DataType::{Time64, Timestamp, UInt8, UInt16, UInt32, UInt64, Utf8, Utf8View};
     match kind {
         AggregateKind::Count => output == &Int64,
@@ -478,9 +493,26 @@ fn native(kind: AggregateKind, arg: &DataType, output: &DataType) -> bool {
             arg == output
                 && matches!(
                     arg,
-                    Boolean | DataType::Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32
-                        | Float64 | Decimal128(..) | Utf8 | Utf8View | Binary | BinaryView | Date32 | Time64(_)
-                        | Timestamp(..) | Interval(_)
+                    Boolean
+                        | DataType::Int8
+                        | Int16
+                        | Int32
+                        | Int64
+                        | UInt8
+                        | UInt16
+                        | UInt32
+                        | UInt64
+                        | Float32
+                        | Float64
+                        | Decimal128(..)
+                        | Utf8
+                        | Utf8View
+                        | Binary
+                        | BinaryView
+                        | Date32
+                        | Time64(_)
+                        | Timestamp(..)
+                        | Interval(_)
                 )
         }
         AggregateKind::BoolAnd | AggregateKind::BoolOr => arg == &Boolean,

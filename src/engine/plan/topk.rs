@@ -21,7 +21,8 @@ pub(super) fn ranked(lowering: &mut Lowering, filter: &Filter) -> Result<Option<
     let number = window.input.schema().fields().len();
     let column = window.schema.columns().swap_remove(number);
     let bounds = utils::split_conjunction(&filter.predicate);
-    let Some(limit) = bounds.into_iter().filter_map(|e| upper_bound(e, &LogicalExpr::Column(column.clone()))).min()
+    let Some(limit) =
+        bounds.into_iter().filter_map(|e| upper_bound(e, &LogicalExpr::Column(column.clone()))).min()
     else {
         return Ok(None);
     };

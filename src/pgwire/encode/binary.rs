@@ -14,7 +14,7 @@ use bytes::BufMut;
 
 use crate::error::{Error, Result, SqlState};
 use crate::pgwire::encode::numeric;
-use crate::sql::types::SqlType;
+use crate::types::SqlType;
 
 /// Days from 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 pub const EPOCH_DAYS: i32 = 10_957;

@@ -11,7 +11,7 @@ use bytes::BufMut;
 use pgwire::messages::data::FieldDescription;
 
 use crate::error::{Error, Result, SqlState};
-use crate::sql::types::{SqlType, TextFormat, write_text_with};
+use crate::types::{SqlType, TextFormat, write_text_with};
 use binary::{BinaryColumn, put_length};
 
 /// How a value is written on the wire.
