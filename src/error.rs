@@ -55,6 +55,7 @@ impl SqlState {
     pub const DUPLICATE_TABLE: SqlState = SqlState("42P07");
     pub const INVALID_TABLE_DEFINITION: SqlState = SqlState("42P16");
     pub const INDETERMINATE_DATATYPE: SqlState = SqlState("42P18");
+    pub const CONFIGURATION_LIMIT_EXCEEDED: SqlState = SqlState("53400");
     pub const OUT_OF_MEMORY: SqlState = SqlState("53200");
     pub const DISK_FULL: SqlState = SqlState("53100");
     pub const OBJECT_IN_USE: SqlState = SqlState("55006");

@@ -7,18 +7,29 @@
 
 mod batch;
 pub mod delta;
+pub(crate) mod durable;
 pub mod expr;
+pub mod handle;
 pub mod keys;
 pub mod ops;
 pub mod plan;
 pub mod runtime;
+pub mod serve;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 
 pub use delta::Delta;
+pub use handle::{Engine, EngineConfig};
+pub use runtime::operator::RowError;
+pub use runtime::replay::ReplayReport;
+pub use runtime::stats::{CollectionStats, EngineStats};
+pub use runtime::subscribe::{SubscribeFrom, Subscription};
+pub use serve::snapshot::{CollectionSnapshot, EngineSnapshot};
 
 use crate::error::Result;
 

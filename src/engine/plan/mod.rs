@@ -1,5 +1,6 @@
 //! From logical plans to circuits.
 
+pub mod explain;
 mod fragment;
 pub mod lower;
 pub mod optimize;

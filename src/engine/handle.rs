@@ -1,0 +1,273 @@
+//! The engine's face: every method may be called from any thread, and blocks; none from inside an async task
+//! (but [`Engine::snapshot`], [`Engine::tick`], [`Engine::durable_tick`], [`Engine::progress`] and
+//! [`Receipt::applied`], which never wait).
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use datafusion::logical_expr::LogicalPlan;
+use parking_lot::Mutex;
+
+use crate::engine::durable::compact::Compactor;
+use crate::engine::durable::io_error;
+use crate::engine::durable::recover::Recovered;
+use crate::engine::durable::sync::Durability;
+use crate::engine::plan::explain::explain;
+use crate::engine::plan::lower::lower;
+use crate::engine::runtime::circuit::Circuit;
+use crate::engine::runtime::core::{Command, Core, Reply};
+use crate::engine::runtime::hydrate::Construction;
+use crate::engine::runtime::inbox::{Inbox, shut_down};
+use crate::engine::runtime::replay::ReplayReport;
+use crate::engine::runtime::shared::{Holds, Progress, Shared};
+use crate::engine::runtime::stats::EngineStats;
+use crate::engine::runtime::subscribe::{Keep, SubscribeFrom, Subscription};
+use crate::engine::serve::snapshot::EngineSnapshot;
+use crate::engine::{CollectionId, InputSpec, Receipt, Tick, Transaction, ViewSpec};
+use crate::error::{Error, Result, SqlState};
+
+/// How an engine is to work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// The journal's directory, made if it is not there. `None`: nothing survives, for tests and benchmarks.
+    pub dir: Option<PathBuf>,
+    /// A tick takes queued transactions up to this many rows; a larger one goes alone. 1 or more.
+    pub tick_rows_max: usize,
+    /// Changed rows that may wait for a slow reader of a subscription before it is ended.
+    pub subscription_rows_max: usize,
+    /// Bytes of journal from which on it is compacted (when it is also twice as long as its base).
+    pub compact_bytes_min: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig {
+            dir: None,
+            tick_rows_max: 64 << 10,
+            subscription_rows_max: 8 << 20,
+            compact_bytes_min: 64 << 20,
+        }
+    }
+}
+
+/// A running engine. Clones are the same engine; when the last one goes, it is shut down.
+#[derive(Clone)]
+pub struct Engine(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Reads where the journal ends and cuts a torn tail off; starts nothing that writes.
+    /// With a directory, transactions are taken only after [`replay`](Self::replay).
+    ///
+    /// # Errors
+    /// 55006 when another server has the directory; XX001 when a file is damaged.
+    pub fn open(config: EngineConfig) -> Result<Engine> {
+        let recovered = config.dir.as_deref().map(Recovered::open).transpose()?;
+        let live = recovered.is_none();
+        let refused = (!live).then(|| {
+            Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "the journal has not been replayed yet")
+        });
+        let last = recovered.as_ref().map_or(0, |r| r.last);
+        let shared = Arc::new(Shared {
+            inbox: Inbox::new(refused),
+            snapshot: ArcSwap::from_pointee(EngineSnapshot::default()),
+            durability: Arc::new(Durability::new(last)),
+            progress: Progress::default(),
+            holds: Holds::default(),
+            config,
+        });
+        let core = Core {
+            shared: Arc::clone(&shared),
+            circuit: Circuit::default(),
+            collections: Default::default(),
+            recorders: Vec::new(),
+            journal: None,
+            recovered,
+            compactor: Compactor::default(),
+            tick: 0,
+            live,
+        };
+        let thread = std::thread::Builder::new()
+            .name("tidemill-tick".to_string())
+            .spawn(move || core.run())
+            .map_err(|e| io_error("tick thread".as_ref(), "start", e))?;
+        Ok(Engine(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// Adds an input, without rows.
+    ///
+    /// # Errors
+    /// 42710 when the identity is taken.
+    pub fn create_input(&self, spec: InputSpec) -> Result<()> {
+        self.ask(|reply| Command::CreateInput(spec, reply))
+    }
+
+    /// Adds a view: plans it, fills it from what it reads beside the running circuit, and joins it to the circuit at
+    /// a tick boundary. Others are not stopped. Before [`replay`](Self::replay) there is nothing to fill it with.
+    ///
+    /// # Errors
+    /// 0A000 for a plan that cannot be kept up to date; 42P01 when a collection it reads is not there, or was
+    /// dropped meanwhile; what its operators fail with as a whole. Nothing is left of a view that failed.
+    pub fn create_view(&self, spec: ViewSpec) -> Result<()> {
+        let mut construction = Construction::new(spec)?;
+        let (id, reads) = (construction.id, construction.reads());
+        let begun = self.ask(|reply| Command::Begin(id, reads, reply))?;
+        let recorder = Arc::clone(&begun.recorder);
+        if let Err(error) = construction.hydrate(&begun) {
+            // When the tick thread is gone, so is its recorder.
+            let _ = self.0.shared.inbox.command(Command::Abandon(recorder));
+            return Err(error);
+        }
+        if let Some(attached) = begun.attached {
+            self.wait_durable(attached)?;
+        }
+        drop(begun);
+        self.ask(|reply| Command::Splice(Box::new(construction), recorder, reply))
+    }
+
+    /// The circuit of a plan, one operator a line, without building it.
+    ///
+    /// # Errors
+    /// 0A000 for a plan that cannot be kept up to date.
+    pub fn explain(&self, plan: &LogicalPlan) -> Result<String> {
+        let snapshot = self.snapshot();
+        let name = |id| snapshot.collection(id).map_or(format!("{}", id.0), |c| c.name().to_string());
+        Ok(explain(&lower(plan)?, name))
+    }
+
+    /// Removes collections, with their rows, subscriptions and views under construction that read them.
+    /// What is to stay dropped must be out of the catalog before: the journal may forget their rows at once.
+    ///
+    /// # Errors
+    /// 2BP01 when a view that is not in the list reads one that is; 42P01 when one is not there.
+    pub fn drop_collections(&self, ids: &[CollectionId]) -> Result<()> {
+        self.ask(|reply| Command::Drop(ids.to_vec(), reply))
+    }
+
+    /// Replays the journal, once, after the catalog's inputs and views were created: in few big ticks, but so that
+    /// the state after each of `stops` is seen by itself by the subscriptions that begin [`SubscribeFrom::After`] it
+    /// or before it. Afterwards transactions are taken. Without a directory there is nothing to replay or to call.
+    ///
+    /// # Errors
+    /// XX001 when a file is damaged or does not reach back to a stop; 55000 when it was done already.
+    pub fn replay(&self, stops: &[Tick]) -> Result<ReplayReport> {
+        self.ask(|reply| Command::Replay(stops.to_vec(), reply))
+    }
+
+    /// How far a source has been read, durably: the position to resume at, and what may be confirmed upstream.
+    pub fn progress(&self, source: &str) -> Option<Vec<u8>> {
+        self.0.shared.progress.durable(source, self.durable_tick())
+    }
+
+    /// Queues a transaction, waiting while the queue is full. It is never split; several may share a tick.
+    /// That it failed, or could not be queued, is said by the receipt.
+    pub fn submit(&self, transaction: Transaction) -> Receipt {
+        Receipt { rx: self.0.shared.inbox.submit(transaction) }
+    }
+
+    /// The last tick that can be read.
+    pub fn tick(&self) -> Tick {
+        self.0.shared.snapshot.load().tick
+    }
+
+    /// The last tick that survives a crash.
+    pub fn durable_tick(&self) -> Tick {
+        self.0.shared.durability.durable()
+    }
+
+    /// Waits until `tick`, which some receipt or snapshot told of, is durable.
+    ///
+    /// # Errors
+    /// The journal cannot promise anything any more (58030 and the like), or the engine was shut down before.
+    pub fn wait_durable(&self, tick: Tick) -> Result<()> {
+        self.0.shared.durability.wait(tick)
+    }
+
+    /// All collections as of the last tick.
+    pub fn snapshot(&self) -> Arc<EngineSnapshot> {
+        self.0.shared.snapshot.load_full()
+    }
+
+    /// Follows a collection. What was received is gone; a reader that falls too far behind is cut off.
+    ///
+    /// # Errors
+    /// 42P01 when the collection is not there; 55000 when the changes since the given tick are not kept; the view's
+    /// own error when it has stopped.
+    pub fn subscribe(&self, id: CollectionId, from: SubscribeFrom) -> Result<Subscription> {
+        self.ask(|reply| Command::Subscribe(id, from, Keep::Nothing, reply))
+    }
+
+    /// Follows a collection so that what was received can be received again until it is released, for readers that
+    /// commit elsewhere and may fail on the way. Never cut off where the collection keeps its rows.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub fn subscribe_kept(&self, id: CollectionId, from: SubscribeFrom) -> Result<Subscription> {
+        self.ask(|reply| Command::Subscribe(id, from, Keep::Unreleased, reply))
+    }
+
+    /// Keeps the journal able to replay what follows `tick`, in the name of a sink; `None` lets go.
+    pub fn hold_journal(&self, name: &str, tick: Option<Tick>) {
+        self.0.shared.holds.set(name, tick);
+    }
+
+    /// Counters and sizes, as of a tick boundary: waits for the tick in hand.
+    pub fn stats(&self) -> EngineStats {
+        self.ask(Command::Stats).unwrap_or_default()
+    }
+
+    /// Finishes what is queued, makes it durable and stops. Later calls are refused.
+    pub fn shutdown(&self) {
+        self.0.shutdown();
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        if self.0.shared.inbox.command(command(reply)).is_err() {
+            return Err(shut_down());
+        }
+        answer.recv().unwrap_or_else(|_| Err(shut_down()))
+    }
+}
+
+impl Handle {
+    fn shutdown(&self) {
+        self.shared.inbox.close();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the tick thread panicked while it was shut down");
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Receipt {
+    /// Waits until the transaction is applied; answers with its tick. Durable it is when
+    /// [`Engine::wait_durable`] says so.
+    ///
+    /// # Errors
+    /// Why it was not applied; then nothing of it was.
+    pub fn wait(self) -> Result<Tick> {
+        futures::executor::block_on(self.applied())
+    }
+
+    /// As [`wait`](Self::wait), for async tasks.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub async fn applied(self) -> Result<Tick> {
+        self.rx.await.unwrap_or_else(|_| Err(shut_down()))
+    }
+}

@@ -1,0 +1,420 @@
+//! The tick thread's state, and what it does between ticks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+
+use super::circuit::{Body, Circuit, Slot};
+use super::hydrate::{Begun, Construction, Recorder, gone};
+use super::inbox::{Work, shut_down};
+use super::operator::RowError;
+use super::replay::ReplayReport;
+use super::shared::Shared;
+use super::stats::{CollectionStats, EngineStats};
+use super::subscribe::{self, Keep, Publisher, SubscribeFrom, Subscription};
+use crate::engine::durable::compact::Compactor;
+use crate::engine::durable::journal::Journal;
+use crate::engine::durable::recover::Recovered;
+use crate::engine::ops::input::Input;
+use crate::engine::ops::output::View;
+use crate::engine::serve::snapshot::{CollectionSnapshot, EngineSnapshot};
+use crate::engine::{CollectionId, InputSpec, Tick};
+use crate::error::{Error, Result, SqlState};
+
+/// Where the answer to a command goes.
+pub(crate) type Reply<T> = mpsc::SyncSender<Result<T>>;
+
+/// What is asked of the tick thread at a tick boundary.
+pub(crate) enum Command {
+    CreateInput(InputSpec, Reply<()>),
+    /// A view that reads these collections is about to be built.
+    Begin(CollectionId, Vec<CollectionId>, Reply<Begun>),
+    /// It is built.
+    Splice(Box<Construction>, Arc<Recorder>, Reply<()>),
+    /// It will not be.
+    Abandon(Arc<Recorder>),
+    Drop(Vec<CollectionId>, Reply<()>),
+    Subscribe(CollectionId, SubscribeFrom, Keep, Reply<Subscription>),
+    Replay(Vec<Tick>, Reply<ReplayReport>),
+    Stats(Reply<EngineStats>),
+    /// The compaction that was started has come to its end.
+    Compacted(Result<crate::engine::durable::compact::Compacted>),
+}
+
+/// One collection as the tick thread keeps it.
+pub(crate) struct Collection {
+    pub(crate) name: String,
+    pub(crate) key: Vec<usize>,
+    pub(crate) kind: Kind,
+    pub(crate) publishers: Vec<Publisher>,
+    pub(crate) failed: Option<Error>,
+    pub(crate) rows_in: u64,
+    pub(crate) rows_out: u64,
+    pub(crate) last_tick: Tick,
+}
+
+/// What a collection is.
+pub(crate) enum Kind {
+    Input {
+        spec: InputSpec,
+        input: Box<Input>,
+        /// The node that hands its changes on.
+        tap: Slot,
+    },
+    View {
+        /// The collections its plan names.
+        reads: Vec<CollectionId>,
+        /// Its nodes that read inputs which keep no rows.
+        passing: Vec<Slot>,
+        /// The node that keeps its rows.
+        root: Slot,
+    },
+}
+
+impl Collection {
+    /// The node whose changes are the collection's.
+    fn slot(&self) -> Slot {
+        match &self.kind {
+            Kind::Input { tap, .. } => *tap,
+            Kind::View { root, .. } => *root,
+        }
+    }
+
+    /// The collections that its plan names; of an input, none.
+    pub(crate) fn reads(&self) -> &[CollectionId] {
+        match &self.kind {
+            Kind::Input { .. } => &[],
+            Kind::View { reads, .. } => reads,
+        }
+    }
+
+    /// Whether its rows are kept.
+    pub(crate) fn keeps_rows(&self) -> bool {
+        match &self.kind {
+            Kind::Input { input, .. } => input.retains(),
+            Kind::View { .. } => true,
+        }
+    }
+}
+
+/// The tick thread's state.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) circuit: Circuit,
+    pub(crate) collections: BTreeMap<CollectionId, Collection>,
+    pub(crate) recorders: Vec<Arc<Recorder>>,
+    pub(crate) journal: Option<Journal>,
+    /// What is to be replayed; `None` once it was, and without a directory.
+    pub(crate) recovered: Option<Recovered>,
+    pub(crate) compactor: Compactor,
+    /// The last tick.
+    pub(crate) tick: Tick,
+    /// Transactions are taken.
+    pub(crate) live: bool,
+}
+
+impl Core {
+    /// Serves the inbox until it is closed. A panic here is a bug that nothing can be built upon: the engine then
+    /// refuses everything, and the journal is as of the last tick written.
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            self.serve();
+            self.close();
+        }));
+        if ended.is_err() {
+            let error = Error::internal("the tick thread panicked; restart the server");
+            shared.durability.poison(error.clone());
+            shared.inbox.abort(error);
+        }
+        shared.holds.stop();
+    }
+
+    fn serve(&mut self) {
+        loop {
+            match self.shared.inbox.next(self.shared.config.tick_rows_max) {
+                Work::Commands(commands) => commands.into_iter().for_each(|c| self.command(c)),
+                Work::Transactions(transactions) => {
+                    self.run_transactions(transactions);
+                    self.compact_if_due();
+                }
+                Work::Closed => return,
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        for collection in self.collections.values_mut() {
+            collection.publishers.drain(..).for_each(|p| p.end(shut_down()));
+        }
+        self.recorders.drain(..).for_each(|r| r.end(shut_down()));
+        self.shared.holds.stop();
+        self.compactor.join();
+        if let Some(journal) = self.journal.take()
+            && let Err(error) = journal.close(self.tick)
+        {
+            tracing::error!(%error, "the journal could not be closed in order");
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        // Whoever asked may have gone away; then nobody needs the answer.
+        match command {
+            Command::CreateInput(spec, reply) => drop(reply.send(self.create_input(spec))),
+            Command::Begin(view, reads, reply) => drop(reply.send(self.begin(view, reads))),
+            Command::Splice(construction, recorder, reply) => {
+                self.recorders.retain(|r| !Arc::ptr_eq(r, &recorder));
+                drop(reply.send(self.splice(*construction, &recorder)));
+            }
+            Command::Abandon(recorder) => self.recorders.retain(|r| !Arc::ptr_eq(r, &recorder)),
+            Command::Drop(ids, reply) => drop(reply.send(self.drop_collections(&ids))),
+            Command::Subscribe(id, from, keep, reply) => drop(reply.send(self.subscribe(id, from, keep))),
+            Command::Replay(stops, reply) => drop(reply.send(self.replay(&stops))),
+            Command::Stats(reply) => drop(reply.send(Ok(self.stats()))),
+            Command::Compacted(result) => self.compacted(result),
+        }
+    }
+
+    fn create_input(&mut self, spec: InputSpec) -> Result<()> {
+        self.check_free(spec.id)?;
+        let input = Box::new(Input::new(&spec)?);
+        let tap = self.circuit.add(spec.id, Body::Tap { after: 0 }, &[]);
+        let collection = Collection {
+            name: spec.name.clone(),
+            key: spec.key.clone(),
+            kind: Kind::Input { input, tap, spec: spec.clone() },
+            publishers: Vec::new(),
+            failed: None,
+            rows_in: 0,
+            rows_out: 0,
+            last_tick: 0,
+        };
+        self.collections.insert(spec.id, collection);
+        self.publish_snapshot([spec.id])
+    }
+
+    fn check_free(&self, id: CollectionId) -> Result<()> {
+        let taken = self.collections.contains_key(&id) || self.recorders.iter().any(|r| r.view == id);
+        if taken {
+            return Err(Error::new(
+                SqlState::DUPLICATE_OBJECT,
+                format!("collection {} exists already", id.0),
+            ));
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, view: CollectionId, reads: Vec<CollectionId>) -> Result<Begun> {
+        self.check_free(view)?;
+        let mut passing = Vec::new();
+        for id in &reads {
+            let collection = self.collections.get(id).ok_or_else(|| gone(*id))?;
+            if let Some(error) = &collection.failed {
+                return Err(Error::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("view \"{}\" has stopped because of an error", collection.name),
+                )
+                .with_detail(error.to_string()));
+            }
+            if !collection.keeps_rows() {
+                passing.push(*id);
+            }
+        }
+        // From which tick on the view sees inputs that keep no rows must be the same after a restart.
+        let mut after = Tick::MAX;
+        let mut attached = None;
+        if self.live && !passing.is_empty() {
+            if let Some(journal) = &mut self.journal {
+                journal.attach(view, self.tick + 1)?;
+                self.tick += 1;
+                attached = Some(self.tick);
+            }
+            after = self.tick;
+        }
+        let after = passing.into_iter().map(|id| (id, after)).collect();
+        let recorder = Arc::new(Recorder::new(view, reads, self.tick));
+        self.recorders.push(Arc::clone(&recorder));
+        Ok(Begun { snapshot: self.shared.snapshot.load_full(), recorder, after, attached })
+    }
+
+    fn splice(&mut self, mut construction: Construction, recorder: &Recorder) -> Result<()> {
+        construction.round(recorder.take()?)?;
+        let id = construction.id;
+        let reads = construction.reads();
+        let Construction { circuit, taps, root, name, .. } = construction;
+        let moved = self.circuit.absorb(circuit);
+        let mut passing = Vec::new();
+        for (from, tap) in taps {
+            let Some(collection) = self.collections.get(&from) else { return Err(gone(from)) };
+            self.circuit.connect(collection.slot(), moved[&tap], 0);
+            if !collection.keeps_rows() {
+                passing.push(moved[&tap]);
+            }
+        }
+        let collection = Collection {
+            name,
+            key: Vec::new(),
+            kind: Kind::View { reads, passing, root: moved[&root] },
+            publishers: Vec::new(),
+            failed: None,
+            rows_in: 0,
+            rows_out: 0,
+            last_tick: 0,
+        };
+        self.collections.insert(id, collection);
+        self.publish_snapshot([id])
+    }
+
+    fn drop_collections(&mut self, ids: &[CollectionId]) -> Result<()> {
+        let dropped: BTreeSet<CollectionId> = ids.iter().copied().collect();
+        for id in &dropped {
+            if !self.collections.contains_key(id) {
+                return Err(gone(*id));
+            }
+        }
+        for (id, collection) in &self.collections {
+            if !dropped.contains(id)
+                && let Some(read) = collection.reads().iter().find(|r| dropped.contains(r))
+            {
+                let read = self.collections.get(read).map_or("", |c| c.name.as_str());
+                return Err(Error::new(
+                    SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+                    format!("cannot drop \"{read}\" because view \"{}\" depends on it", collection.name),
+                ));
+            }
+        }
+        let mut snapshot = EngineSnapshot::clone(&self.shared.snapshot.load());
+        for id in dropped {
+            self.circuit.remove(id);
+            snapshot.remove(id);
+            if let Some(collection) = self.collections.remove(&id) {
+                let message = format!("\"{}\" was dropped", collection.name);
+                for publisher in &collection.publishers {
+                    publisher.end(Error::new(SqlState::UNDEFINED_TABLE, message.clone()));
+                }
+            }
+            for recorder in self.recorders.iter().filter(|r| r.reads.contains(&id)) {
+                recorder.end(gone(id));
+            }
+        }
+        self.shared.snapshot.store(Arc::new(snapshot));
+        Ok(())
+    }
+
+    fn subscribe(&mut self, id: CollectionId, from: SubscribeFrom, keep: Keep) -> Result<Subscription> {
+        let tick = self.tick;
+        let rows_max = self.shared.config.subscription_rows_max;
+        let collection = self.collections.get_mut(&id).ok_or_else(|| gone(id))?;
+        if let Some(error) = &collection.failed {
+            return Err(error.clone());
+        }
+        let (start, snapshot) = match from {
+            SubscribeFrom::Snapshot => (tick, self.shared.snapshot.load().collection(id)),
+            SubscribeFrom::Now => (tick, None),
+            SubscribeFrom::After(after) => {
+                if self.live && (after < collection.last_tick || after > tick) {
+                    return Err(Error::new(
+                        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                        format!("the changes of \"{}\" after tick {after} are not kept", collection.name),
+                    ));
+                }
+                (after, None)
+            }
+        };
+        // Merged, what waits for a reader is at most twice the collection's rows, if it keeps any.
+        let rows_max =
+            if keep == Keep::Unreleased && collection.keeps_rows() { usize::MAX } else { rows_max };
+        let (publisher, subscription) = subscribe::channel(start, snapshot, keep, rows_max);
+        collection.publishers.push(publisher);
+        Ok(subscription)
+    }
+
+    /// Publishes the current tick with new entries for these collections.
+    pub(crate) fn publish_snapshot(&self, changed: impl IntoIterator<Item = CollectionId>) -> Result<()> {
+        let mut snapshot = EngineSnapshot::clone(&self.shared.snapshot.load());
+        snapshot.tick = self.tick;
+        let any_errors = self.collections.keys().any(|id| self.has_own_errors(*id));
+        for id in changed {
+            let Some(collection) = self.collections.get(&id) else { continue };
+            let rows = match &collection.kind {
+                Kind::Input { input, .. } => input.snapshot()?,
+                Kind::View { root, .. } => self.view(*root)?.snapshot(),
+            };
+            let errors = if any_errors { self.errors(id) } else { Vec::new() };
+            let entry = CollectionSnapshot::new(
+                collection.name.clone(),
+                collection.key.clone(),
+                rows,
+                errors,
+                collection.failed.clone(),
+            );
+            snapshot.put(id, Arc::new(entry));
+        }
+        self.shared.snapshot.store(Arc::new(snapshot));
+        Ok(())
+    }
+
+    fn view(&self, root: Slot) -> Result<&View> {
+        self.circuit.view(root).ok_or_else(|| Error::internal("a view without the node that keeps its rows"))
+    }
+
+    fn has_own_errors(&self, id: CollectionId) -> bool {
+        match self.collections.get(&id).map(|c| &c.kind) {
+            Some(Kind::View { root, .. }) => self.circuit.view(*root).is_some_and(View::has_errors),
+            _ => false,
+        }
+    }
+
+    /// The errors of a view and of all views it reads: the rows that are lacking in it.
+    fn errors(&self, id: CollectionId) -> Vec<RowError> {
+        let mut upstream = BTreeSet::from([id]);
+        let mut new = vec![id];
+        let mut errors = Vec::new();
+        while let Some(id) = new.pop() {
+            let Some(collection) = self.collections.get(&id) else { continue };
+            if let Kind::View { root, .. } = &collection.kind
+                && let Some(view) = self.circuit.view(*root)
+            {
+                errors.extend(view.errors());
+            }
+            new.extend(collection.reads().iter().copied().filter(|r| upstream.insert(*r)));
+        }
+        errors
+    }
+
+    fn stats(&self) -> EngineStats {
+        let state = self.circuit.state();
+        let collections = self.collections.iter().map(|(id, collection)| {
+            let (mut state_rows, mut state_bytes) = state.get(id).copied().unwrap_or_default();
+            let view = match &collection.kind {
+                Kind::Input { input, .. } => {
+                    state_rows += input.state_rows();
+                    state_bytes += input.state_bytes();
+                    false
+                }
+                Kind::View { .. } => true,
+            };
+            CollectionStats {
+                id: *id,
+                name: collection.name.clone(),
+                view,
+                rows_in: collection.rows_in,
+                rows_out: collection.rows_out,
+                state_rows,
+                state_bytes,
+                last_tick: collection.last_tick,
+                errors: self.errors(*id).len(),
+                failed: collection.failed.clone(),
+            }
+        });
+        EngineStats {
+            tick: self.tick,
+            durable_tick: self.shared.durability.durable(),
+            queued_rows: self.shared.inbox.rows(),
+            journal_bytes: self.journal.as_ref().map_or(0, Journal::segment_bytes),
+            base_bytes: self.compactor.base_bytes(),
+            compaction_error: self.compactor.error(),
+            collections: collections.collect(),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! How everything comes back after a restart: the journal's changes again, in few big ticks.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::core::{Core, Kind};
+use super::net;
+use crate::engine::delta::nullable;
+use crate::engine::durable::corrupted;
+use crate::engine::durable::journal::Journal;
+use crate::engine::durable::record::{self, Changes};
+use crate::engine::durable::recover::{JournalFile, RecordReader, Recovered};
+use crate::engine::durable::sync::UNDURABLE_TICKS_MAX;
+use crate::engine::{CollectionId, Delta, InputChange, Tick};
+use crate::error::{Error, Result, SqlState};
+use crate::world;
+
+/// Rows of the journal that become one tick in memory, at most (and at least one record).
+const STEP_ROWS_MAX: usize = 1 << 20;
+
+/// What a replay did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplayReport {
+    /// The last tick; numbering goes on after it.
+    pub tick: Tick,
+    /// The tick of the base that it began with; 0: none.
+    pub base_tick: Tick,
+    /// Records read.
+    pub records: u64,
+    /// Changed rows in them, of inputs that still exist.
+    pub rows: u64,
+    /// Bytes of files read.
+    pub bytes: u64,
+    /// Big ticks they were applied in.
+    pub steps: u64,
+    /// Bytes of a record that was torn by the crash, never acknowledged and cut off.
+    pub torn_bytes: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Changes that were read and not applied yet.
+struct Step {
+    by_input: BTreeMap<CollectionId, Vec<Delta>>,
+    rows: usize,
+    /// The last tick read.
+    tick: Tick,
+    /// Ticks whose state must be seen by itself, in order.
+    stops: VecDeque<Tick>,
+    report: ReplayReport,
+}
+
+impl Core {
+    /// Replays the journal, pausing at `stops`, and goes live.
+    pub(crate) fn replay(&mut self, stops: &[Tick]) -> Result<ReplayReport> {
+        if self.live {
+            return Err(Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the journal was replayed already",
+            ));
+        }
+        let Some(recovered) = self.recovered.take() else {
+            self.go_live();
+            return Ok(ReplayReport::default());
+        };
+        let started = world::instant();
+        let mut step = Step {
+            by_input: BTreeMap::new(),
+            rows: 0,
+            tick: 0,
+            stops: stops.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
+            report: ReplayReport { torn_bytes: recovered.torn_bytes, ..ReplayReport::default() },
+        };
+        let base_tick = recovered.base.as_ref().map_or(0, |b| b.tick);
+        if let Some(stop) = step.stops.front().filter(|s| **s < base_tick && **s > 0) {
+            return Err(Error::new(
+                SqlState::DATA_CORRUPTED,
+                format!(
+                    "the journal begins at tick {base_tick}, and the changes after tick {stop} are needed"
+                ),
+            ));
+        }
+        if let Some(base) = &recovered.base {
+            self.read_file(base, &mut step)?;
+            step.tick = base_tick;
+        }
+        for segment in &recovered.segments {
+            if segment.tick > step.tick {
+                return Err(corrupted(
+                    &segment.path,
+                    format!(
+                        "it begins after tick {}, and the file before it ends at tick {}",
+                        segment.tick, step.tick
+                    ),
+                ));
+            }
+            self.read_file(segment, &mut step)?;
+        }
+        step.tick = step.tick.max(recovered.last);
+        while let Some(stop) = step.stops.pop_front() {
+            self.run_step(&mut step, stop, true)?;
+        }
+        let last = step.tick;
+        self.run_step(&mut step, last, false)?;
+        self.tick = last;
+        self.start_journal(recovered)?;
+        let every: Vec<CollectionId> = self.collections.keys().copied().collect();
+        self.publish_snapshot(every)?;
+        self.go_live();
+        Ok(ReplayReport { tick: self.tick, base_tick, elapsed: started.elapsed(), ..step.report })
+    }
+
+    fn read_file(&mut self, file: &JournalFile, step: &mut Step) -> Result<()> {
+        let mut reader = RecordReader::open(&file.path)?;
+        let mut payload = Vec::new();
+        while let Some(header) = reader.next(&mut payload)? {
+            step.report.records += 1;
+            while let Some(stop) = step.stops.front().copied().filter(|s| *s < header.tick) {
+                step.stops.pop_front();
+                self.run_step(step, stop, true)?;
+            }
+            match header.kind {
+                record::Kind::Changes => {
+                    self.read_changes(&Changes::parse(&payload, &file.path)?, header.tick, &reader, step)?
+                }
+                record::Kind::Attach(view) => {
+                    let before = step.tick;
+                    self.run_step(step, before, false)?;
+                    self.attach(view, header.tick);
+                }
+                record::Kind::End => {}
+            }
+            step.tick = step.tick.max(header.tick);
+            if step.rows >= STEP_ROWS_MAX {
+                let tick = step.tick;
+                self.run_step(step, tick, false)?;
+            }
+        }
+        reader.finish()?;
+        step.report.bytes += file.bytes;
+        Ok(())
+    }
+
+    fn read_changes(
+        &mut self,
+        changes: &Changes<'_>,
+        tick: Tick,
+        reader: &RecordReader,
+        step: &mut Step,
+    ) -> Result<()> {
+        for (source, position) in &changes.progress {
+            self.shared.progress.set(source, tick, position.clone(), tick);
+        }
+        for section in &changes.sections {
+            // Of a collection that was dropped since, nobody needs the rows.
+            let Some(Kind::Input { spec, .. }) = self.collections.get(&section.collection).map(|c| &c.kind)
+            else {
+                continue;
+            };
+            let deltas = section.decode(&nullable(&spec.schema), &reader.path)?;
+            let rows: usize = deltas.iter().map(Delta::num_rows).sum();
+            step.rows += rows;
+            step.report.rows += rows as u64;
+            step.by_input.entry(section.collection).or_default().extend(deltas);
+        }
+        Ok(())
+    }
+
+    /// Applies what was read as one tick numbered `tick`.
+    fn run_step(&mut self, step: &mut Step, tick: Tick, stop: bool) -> Result<()> {
+        let read = std::mem::take(&mut step.by_input);
+        step.rows = 0;
+        if read.is_empty() && !stop {
+            return Ok(());
+        }
+        self.tick = tick;
+        let mut by_input = BTreeMap::new();
+        for (id, deltas) in read {
+            let Some(delta) = net(deltas)? else { continue };
+            let Some(collection) = self.collections.get_mut(&id) else { continue };
+            let Kind::Input { input, .. } = &mut collection.kind else { continue };
+            by_input.insert(id, input.apply(InputChange::Delta(delta))?);
+        }
+        self.pass(&by_input, stop);
+        step.report.steps += 1;
+        Ok(())
+    }
+
+    /// From `tick` on a view sees its inputs that keep no rows.
+    fn attach(&mut self, view: CollectionId, tick: Tick) {
+        let Some(Kind::View { passing, .. }) = self.collections.get(&view).map(|c| &c.kind) else { return };
+        for slot in passing.clone() {
+            self.circuit.set_after(slot, tick);
+        }
+    }
+
+    /// Goes on writing where the recovered journal ends.
+    fn start_journal(&mut self, mut recovered: Recovered) -> Result<()> {
+        let Some(dir) = self.shared.config.dir.clone() else { return Ok(()) };
+        let durability = &self.shared.durability;
+        durability.restart_at(self.tick);
+        // A segment without a record has the name of the one that is begun now.
+        recovered.segments.retain(|s| s.tick != self.tick);
+        let segment_bytes = recovered.segment_bytes();
+        let mut journal = Journal::start(
+            &dir,
+            recovered.lock,
+            self.tick,
+            segment_bytes,
+            std::sync::Arc::clone(durability),
+        )?;
+        self.compactor.start(recovered.base, recovered.segments);
+        if !recovered.clean {
+            // Ticks beyond the journal's end may have been seen; their numbers are not used again.
+            self.tick += UNDURABLE_TICKS_MAX + 1;
+            durability.restart_at(self.tick - 1);
+            journal.append(self.tick, &[], &[])?;
+            durability.wait(self.tick)?;
+        }
+        self.journal = Some(journal);
+        Ok(())
+    }
+
+    /// Takes transactions from now on.
+    fn go_live(&mut self) {
+        self.live = true;
+        self.shared.inbox.refuse(None);
+    }
+}

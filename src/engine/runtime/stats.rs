@@ -1,0 +1,48 @@
+//! What the engine says about itself.
+
+use crate::engine::{CollectionId, Tick};
+use crate::error::Error;
+
+/// The engine at one tick.
+#[derive(Clone, Debug, Default)]
+pub struct EngineStats {
+    /// The last tick.
+    pub tick: Tick,
+    /// The last durable tick.
+    pub durable_tick: Tick,
+    /// Rows that wait for a tick.
+    pub queued_rows: usize,
+    /// Bytes of the journal's segments.
+    pub journal_bytes: u64,
+    /// Bytes of the journal's base.
+    pub base_bytes: u64,
+    /// Why the last compaction did not succeed; `None` when it did, or there was none.
+    pub compaction_error: Option<Error>,
+    /// By identity.
+    pub collections: Vec<CollectionStats>,
+}
+
+/// One collection.
+#[derive(Clone, Debug)]
+pub struct CollectionStats {
+    /// Which one.
+    pub id: CollectionId,
+    /// Its name.
+    pub name: String,
+    /// Whether it is a view; otherwise it is an input.
+    pub view: bool,
+    /// Changed rows of the collections it reads, for an input: rows that were written to it, since the start.
+    pub rows_in: u64,
+    /// Changed rows that it gave to those who read or follow it, since the start.
+    pub rows_out: u64,
+    /// Rows that its operators keep.
+    pub state_rows: usize,
+    /// Bytes of these, of indexes and of caches.
+    pub state_bytes: usize,
+    /// The last tick in which it changed; 0: not since the start.
+    pub last_tick: Tick,
+    /// Distinct errors of rows that could not be computed.
+    pub errors: usize,
+    /// Why the view has stopped, if it has.
+    pub failed: Option<Error>,
+}

@@ -1,0 +1,323 @@
+//! Following a collection: net changes tick by tick, merged when the reader is slow.
+//!
+//! The tick thread puts changes in, a reader takes them out. What waits is merged, so that a slow reader costs
+//! at most the difference between two states of the collection, not the history between them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use crate::engine::serve::snapshot::CollectionSnapshot;
+use crate::engine::{Delta, Tick, TickDelta};
+use crate::error::{Error, Result, SqlState};
+use crate::world;
+
+/// Waiting ticks from which on they are merged into one.
+const BACKLOG_TICKS_MAX: usize = 256;
+/// Waiting rows from which on a merge is tried; afterwards at twice the rows that were left.
+const BACKLOG_ROWS_MERGE: usize = 64 << 10;
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscribeFrom {
+    /// First the rows as of now, then every tick.
+    Snapshot,
+    /// Every tick after now.
+    Now,
+    /// Every tick after the given one. Before [`replay`](crate::engine::Engine::replay) any tick that is a stop of it;
+    /// later only a tick since which the collection has not changed.
+    After(Tick),
+}
+
+/// What a subscription may cost, and whether it can be read twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// What was received is gone. A reader that falls too far behind is cut off with an error.
+    Nothing,
+    /// What was received stays until [`Subscription::release`]; [`Subscription::rewind`] begins again after that.
+    /// Never cut off where the collection keeps its rows: merged, the backlog is at most twice those.
+    Unreleased,
+}
+
+/// One change as it waits.
+struct Entry {
+    change: TickDelta,
+    /// The reader may depend on the state after this tick: nothing later is merged into it.
+    sealed: bool,
+}
+
+impl Entry {
+    fn rows(&self) -> usize {
+        self.change.delta.as_ref().map_or(0, |d| d.rows.num_rows())
+    }
+}
+
+struct State {
+    /// Not received yet, oldest first.
+    waiting: VecDeque<Entry>,
+    /// Rows in `waiting`.
+    rows: usize,
+    /// Rows, and entries, above which the next merge is tried.
+    merge_at: (usize, usize),
+    /// Received and not released, oldest first; only with [`Keep::Unreleased`].
+    kept: VecDeque<Entry>,
+    /// The last tick the engine has passed.
+    passed: Tick,
+    /// The last tick received.
+    received: Tick,
+    /// The subscription was read up to here for good.
+    released: Tick,
+    ended: Option<Error>,
+    reader_gone: bool,
+}
+
+/// The place where both sides meet.
+struct Shared {
+    state: Mutex<State>,
+    ready: Condvar,
+    ready_async: Notify,
+    keep: Keep,
+    rows_max: usize,
+}
+
+impl Shared {
+    fn wake(&self) {
+        self.ready.notify_all();
+        self.ready_async.notify_one();
+    }
+}
+
+/// The reader's side.
+pub struct Subscription {
+    shared: Arc<Shared>,
+    snapshot: Option<Arc<CollectionSnapshot>>,
+    start: Tick,
+}
+
+/// The tick thread's side.
+pub(crate) struct Publisher {
+    shared: Arc<Shared>,
+    /// Ticks up to this one are not of interest.
+    start: Tick,
+}
+
+/// Both sides of a new subscription to the ticks after `start`.
+pub(crate) fn channel(
+    start: Tick,
+    snapshot: Option<Arc<CollectionSnapshot>>,
+    keep: Keep,
+    rows_max: usize,
+) -> (Publisher, Subscription) {
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State {
+            waiting: VecDeque::new(),
+            rows: 0,
+            merge_at: (BACKLOG_ROWS_MERGE, BACKLOG_TICKS_MAX),
+            kept: VecDeque::new(),
+            passed: start,
+            received: start,
+            released: start,
+            ended: None,
+            reader_gone: false,
+        }),
+        ready: Condvar::new(),
+        ready_async: Notify::new(),
+        keep,
+        rows_max,
+    });
+    (Publisher { shared: Arc::clone(&shared), start }, Subscription { shared, snapshot, start })
+}
+
+impl Subscription {
+    /// The rows at [`start_tick`](Self::start_tick); only of [`SubscribeFrom::Snapshot`].
+    pub fn snapshot(&self) -> Option<&Arc<CollectionSnapshot>> {
+        self.snapshot.as_ref()
+    }
+
+    /// The tick that the first change follows.
+    pub fn start_tick(&self) -> Tick {
+        self.start
+    }
+
+    /// The next change, waiting for at most `timeout`. When none came but ticks have passed: a [`TickDelta`] without rows.
+    ///
+    /// # Errors
+    /// The collection was dropped, its view failed, the reader was too slow, or the engine is shut down.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<TickDelta>> {
+        let deadline = world::instant() + timeout;
+        let mut state = self.shared.state.lock();
+        while state.waiting.is_empty() && state.ended.is_none() {
+            if self.shared.ready.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        self.take(&mut state)
+    }
+
+    /// The next change if there is one, else the passing of time if there is some, else `None`.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Self::recv_timeout).
+    pub fn try_recv(&self) -> Result<Option<TickDelta>> {
+        self.take(&mut self.shared.state.lock())
+    }
+
+    /// Waits for the next change. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Self::recv_timeout).
+    pub async fn recv(&mut self) -> Result<TickDelta> {
+        loop {
+            let notified = self.shared.ready_async.notified();
+            {
+                let mut state = self.shared.state.lock();
+                if !state.waiting.is_empty() || state.ended.is_some() {
+                    if let Some(delta) = self.take(&mut state)? {
+                        return Ok(delta);
+                    }
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// Nothing up to `tick` will be asked for again.
+    pub fn release(&self, tick: Tick) {
+        let mut state = self.shared.state.lock();
+        while state.kept.front().is_some_and(|e| e.change.tick <= tick) {
+            state.kept.pop_front();
+        }
+        while state.waiting.front().is_some_and(|e| e.change.tick <= tick) {
+            state.rows -= state.waiting.pop_front().map_or(0, |e| e.rows());
+        }
+        state.released = state.released.max(tick);
+    }
+
+    /// Begins again after the last released tick; answers with it. Needs [`Keep::Unreleased`].
+    pub fn rewind(&self) -> Tick {
+        let mut state = self.shared.state.lock();
+        while let Some(entry) = state.kept.pop_back() {
+            state.rows += entry.rows();
+            state.waiting.push_front(entry);
+        }
+        state.received = state.released;
+        let released = state.released;
+        drop(state);
+        self.shared.wake();
+        released
+    }
+
+    fn take(&self, state: &mut State) -> Result<Option<TickDelta>> {
+        if let Some(entry) = state.waiting.pop_front() {
+            state.rows -= entry.rows();
+            let change = entry.change.clone();
+            state.received = change.tick;
+            if self.shared.keep == Keep::Unreleased {
+                // The reader may commit at this tick and ask again for exactly what follows it.
+                state.kept.push_back(Entry { sealed: true, ..entry });
+            }
+            return Ok(Some(change));
+        }
+        if let Some(error) = &state.ended {
+            return Err(error.clone());
+        }
+        if state.passed > state.received {
+            state.received = state.passed;
+            return Ok(Some(TickDelta { tick: state.passed, delta: None }));
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.reader_gone = true;
+        state.waiting.clear();
+        state.kept.clear();
+    }
+}
+
+impl Publisher {
+    /// Whether anybody still reads; otherwise this side may be dropped.
+    pub(crate) fn is_read(&self) -> bool {
+        let state = self.shared.state.lock();
+        !state.reader_gone && state.ended.is_none()
+    }
+
+    /// Whether the changes of `tick` are of interest.
+    pub(crate) fn wants(&self, tick: Tick) -> bool {
+        tick > self.start
+    }
+
+    /// `tick` is done; `delta` is the collection's net change in it. With `stop` the reader sees this tick's state
+    /// by itself: nothing that comes later is merged into it.
+    pub(crate) fn publish(&self, tick: Tick, delta: Option<&Delta>, stop: bool) {
+        if !self.wants(tick) {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        if state.reader_gone || state.ended.is_some() {
+            return;
+        }
+        state.passed = tick;
+        if delta.is_none() && !stop {
+            return;
+        }
+        let entry = Entry { change: TickDelta { tick, delta: delta.cloned() }, sealed: stop };
+        state.rows += entry.rows();
+        state.waiting.push_back(entry);
+        if (state.rows > state.merge_at.0 || state.waiting.len() > state.merge_at.1)
+            && let Err(error) = merge(&mut state, self.shared.rows_max)
+        {
+            state.waiting.clear();
+            state.kept.clear();
+            state.rows = 0;
+            state.ended = Some(error);
+        }
+        drop(state);
+        self.shared.wake();
+    }
+
+    /// Nothing more will come, and why; what waits can still be received.
+    pub(crate) fn end(&self, error: Error) {
+        let mut state = self.shared.state.lock();
+        if state.ended.is_none() {
+            state.ended = Some(error);
+        }
+        drop(state);
+        self.shared.wake();
+    }
+}
+
+/// Merges what waits, up to each sealed entry; an error when more than `rows_max` rows are left.
+fn merge(state: &mut State, rows_max: usize) -> Result<()> {
+    let mut merged = VecDeque::new();
+    let mut group = Vec::new();
+    let mut tick = 0;
+    while let Some(entry) = state.waiting.pop_front() {
+        tick = entry.change.tick;
+        group.extend(entry.change.delta);
+        if entry.sealed || state.waiting.is_empty() {
+            let delta = super::net(std::mem::take(&mut group))?;
+            merged.push_back(Entry { change: TickDelta { tick, delta }, sealed: entry.sealed });
+        }
+    }
+    state.rows = merged.iter().map(Entry::rows).sum();
+    state.merge_at = (BACKLOG_ROWS_MERGE.max(2 * state.rows), BACKLOG_TICKS_MAX.max(2 * merged.len()));
+    state.waiting = merged;
+    if state.rows > rows_max {
+        return Err(Error::new(
+            SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            "the subscription was ended because its reader is too slow",
+        )
+        .with_detail(format!(
+            "{} changed rows were waiting up to tick {tick}; at most {rows_max} may.",
+            state.rows
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! One tick: transactions become exact changes, are journalled, go through the circuit, and are seen.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tokio::sync::oneshot;
+
+use super::circuit::Outcome;
+use super::core::{Core, Kind};
+use super::hydrate::gone;
+use super::inbox::Queued;
+use super::net;
+use crate::engine::{CollectionId, Delta, InputChange, Tick, Transaction};
+use crate::error::{Error, Result, SqlState};
+use crate::world;
+
+/// What a tick does to the inputs.
+#[derive(Default)]
+struct Changes {
+    by_input: BTreeMap<CollectionId, Vec<Delta>>,
+    progress: Vec<(String, Vec<u8>)>,
+}
+
+impl Core {
+    /// Runs one tick with these transactions and answers all of them.
+    pub(crate) fn run_transactions(&mut self, transactions: Vec<Queued>) {
+        let mut changes = Changes::default();
+        let mut accepted = Vec::with_capacity(transactions.len());
+        for Queued { transaction, answer, .. } in transactions {
+            match self.apply(transaction, &mut changes) {
+                Ok(()) => accepted.push(answer),
+                Err(error) => tell(answer, Err(error)),
+            }
+        }
+        let result = self.run_changes(changes);
+        for answer in accepted {
+            tell(answer, result.clone());
+        }
+    }
+
+    /// Applies a transaction to the inputs, whole or not at all.
+    fn apply(&mut self, transaction: Transaction, changes: &mut Changes) -> Result<()> {
+        let mut applied: Vec<(CollectionId, Vec<Delta>)> = Vec::with_capacity(transaction.changes.len());
+        for (id, change) in transaction.changes {
+            match self.apply_change(id, change) {
+                Ok(deltas) => applied.push((id, deltas)),
+                Err(error) => {
+                    self.undo(applied);
+                    return Err(error);
+                }
+            }
+        }
+        for (id, deltas) in applied {
+            if !deltas.is_empty() {
+                changes.by_input.entry(id).or_default().extend(deltas);
+            }
+        }
+        changes.progress.extend(transaction.progress);
+        Ok(())
+    }
+
+    fn apply_change(&mut self, id: CollectionId, change: InputChange) -> Result<Vec<Delta>> {
+        let collection = self.collections.get_mut(&id).ok_or_else(|| gone(id))?;
+        let Kind::Input { input, .. } = &mut collection.kind else {
+            return Err(Error::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("\"{}\" is a view and cannot be written to", collection.name),
+            ));
+        };
+        let mut deltas = input.apply(change)?;
+        deltas.retain(|d| !d.is_empty());
+        collection.rows_in += deltas.iter().map(|d| d.num_rows() as u64).sum::<u64>();
+        Ok(deltas)
+    }
+
+    /// Takes applied changes back, the last first. They are exact, so what they brought is there to go.
+    fn undo(
+        &mut self,
+        applied: impl IntoIterator<Item = (CollectionId, Vec<Delta>), IntoIter: DoubleEndedIterator>,
+    ) {
+        for (id, deltas) in applied.into_iter().rev() {
+            let Some(collection) = self.collections.get_mut(&id) else { continue };
+            let Kind::Input { input, .. } = &mut collection.kind else { continue };
+            for delta in deltas.into_iter().rev() {
+                if let Err(error) = input.apply(InputChange::Delta(delta.negate())) {
+                    // The stored rows are not what the journal says any more: nothing may be promised on top of them.
+                    self.shared.durability.poison(error.clone());
+                    self.shared.inbox.refuse(Some(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes applied changes a tick; answers with its number. When they cannot be journalled they are taken back.
+    fn run_changes(&mut self, changes: Changes) -> Result<Tick> {
+        let Changes { by_input, progress } = changes;
+        if by_input.is_empty() && progress.is_empty() {
+            return Ok(self.tick);
+        }
+        let tick = self.tick + 1;
+        if let Err(error) = self.journal_tick(tick, &progress, &by_input) {
+            self.undo(by_input);
+            if let Some(error) = self.shared.durability.poisoned() {
+                self.shared.inbox.refuse(Some(error));
+            }
+            return Err(error);
+        }
+        self.tick = tick;
+        let durable = self.shared.durability.durable();
+        for (source, position) in progress {
+            self.shared.progress.set(&source, tick, position, durable);
+        }
+        let changed = self.pass(&by_input, false);
+        world::crash_point("tick.applied");
+        self.publish_snapshot(changed)?;
+        Ok(tick)
+    }
+
+    fn journal_tick(
+        &mut self,
+        tick: Tick,
+        progress: &[(String, Vec<u8>)],
+        by_input: &BTreeMap<CollectionId, Vec<Delta>>,
+    ) -> Result<()> {
+        let Some(journal) = &mut self.journal else {
+            self.shared.durability.written(tick, None);
+            return Ok(());
+        };
+        let changes: Vec<(CollectionId, &[Delta])> =
+            by_input.iter().map(|(id, deltas)| (*id, deltas.as_slice())).collect();
+        journal.append(tick, progress, &changes)
+    }
+
+    /// Sends the inputs' changes through the circuit as tick `self.tick` and on to those who follow; answers with the
+    /// collections that changed. With `stop`, followers see the state after this tick by itself.
+    pub(crate) fn pass(
+        &mut self,
+        by_input: &BTreeMap<CollectionId, Vec<Delta>>,
+        stop: bool,
+    ) -> BTreeSet<CollectionId> {
+        self.circuit.begin(self.tick);
+        for (id, deltas) in by_input {
+            let Some(collection) = self.collections.get_mut(id) else { continue };
+            let Kind::Input { input, tap, .. } = &mut collection.kind else { continue };
+            for delta in deltas {
+                self.circuit.push(*tap, 0, delta.clone());
+            }
+            if let Err(error) = input.commit() {
+                tracing::error!(input = collection.name, %error, "the stored rows could not be tidied up");
+            }
+        }
+        self.circuit.finish();
+        let Outcome { mut changes, errors, failed } = self.circuit.commit();
+        changes.extend(by_input.iter().map(|(id, deltas)| (*id, deltas.clone())));
+        let mut changed: BTreeSet<CollectionId> = changes.keys().copied().collect();
+        for (view, error) in failed {
+            self.fail_view(view, error);
+            changed.insert(view);
+        }
+        if !errors.is_empty() {
+            // A row that a view lacks is lacking in every view that reads it.
+            changed.extend(self.with_readers(errors.keys().copied()));
+            for (view, errors) in errors {
+                if let Some(Kind::View { root, .. }) = self.collections.get(&view).map(|c| &c.kind)
+                    && let Some(view) = self.circuit.view_mut(*root)
+                {
+                    view.add_errors(errors);
+                }
+            }
+        }
+        self.tell_followers(&changes, stop);
+        changed
+    }
+
+    fn fail_view(&mut self, view: CollectionId, error: Error) {
+        let Some(collection) = self.collections.get_mut(&view) else { return };
+        tracing::error!(view = collection.name, %error, "the view has stopped");
+        collection.publishers.drain(..).for_each(|p| p.end(error.clone()));
+        for recorder in self.recorders.iter().filter(|r| r.reads.contains(&view)) {
+            recorder.end(error.clone());
+        }
+        collection.failed = Some(error);
+    }
+
+    /// All views that read any of these, directly or through other views, and these.
+    fn with_readers(&self, of: impl IntoIterator<Item = CollectionId>) -> BTreeSet<CollectionId> {
+        let mut found: BTreeSet<CollectionId> = of.into_iter().collect();
+        let mut new: Vec<CollectionId> = found.iter().copied().collect();
+        while let Some(read) = new.pop() {
+            for (id, collection) in &self.collections {
+                if collection.reads().contains(&read) && found.insert(*id) {
+                    new.push(*id);
+                }
+            }
+        }
+        found
+    }
+
+    fn tell_followers(&mut self, changes: &HashMap<CollectionId, Vec<Delta>>, stop: bool) {
+        let tick = self.tick;
+        for recorder in &self.recorders {
+            for id in &recorder.reads {
+                recorder.record(tick, *id, changes.get(id).map_or(&[][..], Vec::as_slice));
+            }
+        }
+        for (id, collection) in &mut self.collections {
+            let deltas = changes.get(id);
+            if let Some(deltas) = deltas {
+                collection.last_tick = tick;
+                collection.rows_out += deltas.iter().map(|d| d.num_rows() as u64).sum::<u64>();
+            }
+            collection.publishers.retain(|p| p.is_read());
+            if !collection.publishers.iter().any(|p| p.wants(tick)) {
+                continue;
+            }
+            match deltas.map_or(Ok(None), |deltas| net(deltas.clone())) {
+                Ok(delta) => collection.publishers.iter().for_each(|p| p.publish(tick, delta.as_ref(), stop)),
+                Err(error) => collection.publishers.drain(..).for_each(|p| p.end(error.clone())),
+            }
+        }
+    }
+}
+
+/// Answers a transaction; its sender may have gone away, then nobody needs the answer.
+fn tell(answer: oneshot::Sender<Result<Tick>>, result: Result<Tick>) {
+    let _ = answer.send(result);
+}

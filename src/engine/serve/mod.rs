@@ -1,0 +1,3 @@
+//! Reading collections: consistent snapshots.
+
+pub mod snapshot;

@@ -1,0 +1,154 @@
+//! Every collection as of one tick, for readers on any thread.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch, Scalar};
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::{and, concat_batches};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
+
+use crate::engine::keys::canonical;
+use crate::engine::runtime::operator::RowError;
+use crate::engine::state::ArrangementSnapshot;
+use crate::engine::{CollectionId, Delta, Tick};
+use crate::error::{Error, Result};
+
+/// The whole database at one tick. Never changes; costs memory only for what has changed since.
+#[derive(Clone, Default)]
+pub struct EngineSnapshot {
+    /// The tick.
+    pub tick: Tick,
+    collections: HashMap<CollectionId, Arc<CollectionSnapshot>>,
+}
+
+impl EngineSnapshot {
+    /// A collection as of this tick; `None` when there is none of that identity.
+    pub fn collection(&self, id: CollectionId) -> Option<Arc<CollectionSnapshot>> {
+        self.collections.get(&id).cloned()
+    }
+
+    pub(crate) fn put(&mut self, id: CollectionId, collection: Arc<CollectionSnapshot>) {
+        self.collections.insert(id, collection);
+    }
+
+    pub(crate) fn remove(&mut self, id: CollectionId) {
+        self.collections.remove(&id);
+    }
+}
+
+/// One collection's rows, and what is wrong with them, as of one tick.
+pub struct CollectionSnapshot {
+    name: String,
+    key: Vec<usize>,
+    rows: ArrangementSnapshot,
+    errors: Vec<RowError>,
+    failed: Option<Error>,
+}
+
+impl CollectionSnapshot {
+    pub(crate) fn new(
+        name: String,
+        key: Vec<usize>,
+        rows: ArrangementSnapshot,
+        errors: Vec<RowError>,
+        failed: Option<Error>,
+    ) -> Self {
+        CollectionSnapshot { name, key, rows, errors, failed }
+    }
+
+    /// Its name when it was created.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its columns.
+    pub fn schema(&self) -> &SchemaRef {
+        self.rows.schema()
+    }
+
+    /// Rows as a reader sees them, each as often as it counts.
+    pub fn num_rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    /// The rows, each as often as it counts.
+    ///
+    /// # Errors
+    /// The view has stopped because of an error; it says which.
+    pub fn batches(&self) -> Result<Vec<RecordBatch>> {
+        self.check()?;
+        self.rows.batches()
+    }
+
+    /// The rows by weights, without copying where the weights allow it.
+    ///
+    /// # Errors
+    /// As [`batches`](Self::batches).
+    pub fn deltas(&self) -> Result<Vec<Delta>> {
+        self.check()?;
+        self.rows.deltas()
+    }
+
+    /// Rows that could not be computed, in the view itself or in a view that it reads; while there are any, its rows
+    /// are not the whole answer.
+    pub fn errors(&self) -> &[RowError] {
+        &self.errors
+    }
+
+    /// Why the view has stopped, if it has.
+    pub fn failed(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+
+    /// The rows of one key, given in the order of the key's columns; NULL finds nothing.
+    /// Reads the key's columns of all rows.
+    ///
+    /// # Errors
+    /// The collection has no key, or the values are not of the key's types; as [`batches`](Self::batches).
+    pub fn lookup(&self, key: &[ScalarValue]) -> Result<RecordBatch> {
+        self.check()?;
+        if self.key.is_empty() || key.len() != self.key.len() {
+            return Err(Error::internal(format!(
+                "a key of {} values was looked up in \"{}\", whose key has {} columns",
+                key.len(),
+                self.name,
+                self.key.len()
+            )));
+        }
+        let mut wanted = Vec::with_capacity(key.len());
+        for (value, position) in key.iter().zip(&self.key) {
+            let value = value.cast_to(self.rows.schema().field(*position).data_type())?;
+            wanted.push(canonical(value.to_array_of_size(1)?));
+        }
+        let mut found = Vec::new();
+        for delta in self.rows.deltas()? {
+            let mut keep: Option<BooleanArray> = None;
+            for (value, position) in wanted.iter().zip(&self.key) {
+                let column = canonical(Arc::clone(delta.rows.column(*position)));
+                let equal = eq(&column, &Scalar::new(Arc::clone(value)))?;
+                keep = Some(match keep {
+                    Some(keep) => and(&keep, &equal)?,
+                    None => equal,
+                });
+            }
+            if let Some(keep) = keep {
+                found.push(delta.filter(&keep)?.expand()?);
+            }
+        }
+        Ok(concat_batches(self.rows.schema(), &found)?)
+    }
+
+    /// An error when the view has stopped.
+    fn check(&self) -> Result<()> {
+        let Some(error) = &self.failed else { return Ok(()) };
+        let mut error = error.clone();
+        let why = format!("View \"{}\" has stopped because of this error.", self.name);
+        error.detail = Some(match error.detail {
+            Some(detail) => format!("{detail} {why}"),
+            None => why,
+        });
+        Err(error)
+    }
+}

@@ -1,0 +1,4 @@
+//! The engine as a whole, from plans to answers.
+
+mod fixture;
+mod ticks;
