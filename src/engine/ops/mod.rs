@@ -4,6 +4,7 @@ pub mod constant;
 pub mod input;
 pub mod map;
 pub mod output;
+pub mod recompute;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod union;
@@ -18,6 +19,7 @@ pub fn build(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
         NodeSpec::Constant(rows) => Box::new(constant::Constant::new(rows.clone())),
         NodeSpec::Map(spec) => Box::new(map::Map::new(spec.clone())),
         NodeSpec::Union => Box::new(union::Union::new()),
+        NodeSpec::Recompute(spec) => Box::new(recompute::Recompute::new(spec)?),
         NodeSpec::Collection(id) => {
             return Err(Error::internal(format!("collection {} is a node already", id.0)));
         }

@@ -1,11 +1,14 @@
 //! From logical plans to circuits.
 
+mod dependent;
 pub mod explain;
 mod fragment;
 pub mod lower;
 pub mod optimize;
 pub mod rewrite;
+mod single_row;
 pub mod spec;
+mod subquery;
 mod topk;
 
 use std::sync::Arc;

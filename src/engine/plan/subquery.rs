@@ -1,0 +1,478 @@
+//! Subqueries in expressions and LATERAL as joins, wherever DataFusion's rules would refuse or err.
+//!
+//! Those rules are right for EXISTS and IN as conditions of a filter over plain select-project-join subqueries, and
+//! for scalar subqueries that aggregate over equalities; such are left to them, for their plans need less state.
+//! They know nothing of IN's NULL, of more than one row, of subqueries in other places, and of correlation below
+//! aggregates, unions, limits and windows; all that is lifted here, by [`super::dependent`] where it is correlated.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, ExprSchema, JoinType, NullEquality, ScalarValue};
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::functions_aggregate::min_max::min_udaf;
+use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, Join, JoinConstraint, LogicalPlan,
+    LogicalPlanBuilder, Operator, SkipType, Subquery, lit, when,
+};
+
+use super::dependent::{Domain, Names, outer_columns};
+use super::lower::has_subquery;
+use super::single_row::single_row;
+use crate::error::Error;
+
+type Planned<T> = datafusion::error::Result<T>;
+
+/// Lifts subqueries out of a plan's nodes, children first.
+#[derive(Default)]
+pub(super) struct Subqueries {
+    names: Names,
+}
+
+impl Subqueries {
+    /// The node without subqueries, or with such as DataFusion is right about.
+    pub(super) fn node(&mut self, node: LogicalPlan) -> Planned<Transformed<LogicalPlan>> {
+        if let LogicalPlan::Join(join) = node {
+            return self.lateral(join);
+        }
+        if !has_subquery(&node) {
+            return Ok(Transformed::no(node));
+        }
+        match node {
+            LogicalPlan::Filter(filter) => self.filter(filter),
+            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) | LogicalPlan::Sort(_) => {
+                self.other(node)
+            }
+            node => Ok(Transformed::no(node)),
+        }
+    }
+
+    fn filter(&mut self, filter: Filter) -> Planned<Transformed<LogicalPlan>> {
+        let mut input = Arc::unwrap_or_clone(filter.input);
+        let columns = input.schema().columns();
+        let mut conditions = Vec::new();
+        let mut changed = false;
+        for condition in split_conjunction_owned(filter.predicate) {
+            if is_plain_condition(&condition, input.schema())? {
+                conditions.push(condition);
+                continue;
+            }
+            let lifted = self.lift(condition.clone(), &mut input, true)?;
+            changed |= lifted != condition;
+            conditions.push(lifted);
+        }
+        let plan = LogicalPlanBuilder::from(input);
+        let plan = match conjunction(conditions) {
+            Some(condition) => plan.filter(condition)?,
+            None => plan,
+        };
+        if !changed {
+            return Ok(Transformed::no(plan.build()?));
+        }
+        Ok(Transformed::yes(plan.project(columns.into_iter().map(Expr::Column))?.build()?))
+    }
+
+    /// A node whose expressions become plain ones over an input with more columns.
+    fn other(&mut self, node: LogicalPlan) -> Planned<Transformed<LogicalPlan>> {
+        let [input] = node.inputs()[..] else { return Ok(Transformed::no(node)) };
+        let mut input = input.clone();
+        let leave = matches!(node, LogicalPlan::Projection(_));
+        let mut exprs = Vec::new();
+        let mut changed = false;
+        for expr in node.expressions() {
+            let lifted = self.lift(expr.clone(), &mut input, leave)?;
+            changed |= lifted != expr;
+            // A projection's or aggregate's column is called as before.
+            let named = matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_));
+            exprs.push(if named && lifted != expr && !matches!(lifted, Expr::Alias(_)) {
+                lifted.alias_qualified(expr.qualified_name().0, expr.qualified_name().1)
+            } else {
+                lifted
+            });
+        }
+        if !changed {
+            return Ok(Transformed::no(node));
+        }
+        let columns = node.schema().columns();
+        let plan = node.with_new_exprs(exprs, vec![input])?;
+        if plan.schema().fields().len() == columns.len() {
+            return Ok(Transformed::yes(plan));
+        }
+        let kept = LogicalPlanBuilder::from(plan).project(columns.into_iter().map(Expr::Column))?;
+        Ok(Transformed::yes(kept.build()?))
+    }
+
+    /// The expression with its subqueries read from columns that joins have added to `input`. `leave`: in this place
+    /// DataFusion's own rule may have those scalar subqueries that it is right about.
+    fn lift(&mut self, expr: Expr, input: &mut LogicalPlan, leave: bool) -> Planned<Expr> {
+        let lifted = expr.transform_up(|e| {
+            Ok(match e {
+                Expr::Exists(Exists { subquery, negated }) => {
+                    let mark = self.mark(input, &subquery.subquery)?;
+                    Transformed::yes(if negated { Expr::Not(Box::new(mark)) } else { mark })
+                }
+                Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+                    let found = self.contains(input, *expr, &subquery.subquery)?;
+                    Transformed::yes(if negated { Expr::Not(Box::new(found)) } else { found })
+                }
+                Expr::SetComparison(comparison) => Transformed::yes(self.compare(input, comparison)?),
+                Expr::ScalarSubquery(subquery) => {
+                    if leave && is_plain_scalar(&subquery, input.schema())? {
+                        Transformed::no(Expr::ScalarSubquery(subquery))
+                    } else {
+                        Transformed::yes(self.scalar(input, subquery, leave)?)
+                    }
+                }
+                e => Transformed::no(e),
+            })
+        })?;
+        Ok(lifted.data)
+    }
+
+    /// `x IN (…)` in three-valued logic.
+    fn contains(&mut self, input: &mut LogicalPlan, x: Expr, subquery: &LogicalPlan) -> Planned<Expr> {
+        let y = first_column(subquery)?;
+        let equal = Expr::Column(y.clone()).eq(outer(&x, input.schema())?);
+        let equal = LogicalPlanBuilder::from(subquery.clone()).filter(coerced(equal, subquery)?)?.build()?;
+        let x_null = x.nullable(input.schema())?;
+        let found = self.mark(input, &equal)?;
+        let mut cases = when(found, lit(true));
+        if x_null {
+            let any = self.mark(input, subquery)?;
+            cases = cases.when(any.and(x.is_null()), lit(ScalarValue::Boolean(None)));
+        }
+        if subquery.schema().field(0).is_nullable() {
+            let nulls = Expr::Column(y).is_null();
+            let nulls = LogicalPlanBuilder::from(subquery.clone()).filter(nulls)?.build()?;
+            let null = self.mark(input, &nulls)?;
+            cases = cases.when(null, lit(ScalarValue::Boolean(None)));
+        }
+        cases.otherwise(lit(false))
+    }
+
+    /// `x op ANY (…)`, `x op ALL (…)` in three-valued logic.
+    fn compare(&mut self, input: &mut LogicalPlan, comparison: SetComparison) -> Planned<Expr> {
+        let SetComparison { expr: x, subquery, op, quantifier } = comparison;
+        let subquery = subquery.subquery.as_ref();
+        let y = Expr::Column(first_column(subquery)?);
+        let compared = Expr::BinaryExpr(BinaryExpr::new(Box::new(outer(&x, input.schema())?), op, Box::new(y)));
+        let compared = coerced(compared, subquery)?;
+        let decided = quantifier == SetQuantifier::Any;
+        let decisive = if decided { compared.clone() } else { Expr::Not(Box::new(compared.clone())) };
+        let decisive = LogicalPlanBuilder::from(subquery.clone()).filter(decisive)?.build()?;
+        let unknown = LogicalPlanBuilder::from(subquery.clone()).filter(compared.is_null())?.build()?;
+        let decisive = self.mark(input, &decisive)?;
+        let unknown = self.mark(input, &unknown)?;
+        when(decisive, lit(decided)).when(unknown, lit(ScalarValue::Boolean(None))).otherwise(lit(!decided))
+    }
+
+    /// A column that says whether the subquery has rows.
+    fn mark(&mut self, input: &mut LogicalPlan, subquery: &LogicalPlan) -> Planned<Expr> {
+        let subquery = bare(subquery)?;
+        let outer = outer_columns(subquery, input.schema());
+        let name = self.names.next("__mark");
+        let (right, pairs) = if outer.is_empty() {
+            let one = LogicalPlanBuilder::from(subquery.clone()).project([lit(1i64).alias("one")])?.build()?;
+            (one, Vec::new())
+        } else {
+            let domain = Domain::new(input, &outer)?;
+            let (plan, keys) = domain.apply(subquery, &mut self.names)?;
+            let keep = keys.iter().cloned().map(Expr::Column).collect::<Vec<_>>();
+            let distinct = LogicalPlanBuilder::from(plan).project(keep)?.distinct()?.build()?;
+            (distinct, keys)
+        };
+        self.join(input, right, outer, pairs, &name, JoinType::LeftMark)?;
+        Ok(Expr::Column(Column::new(Some(name), "mark")))
+    }
+
+    /// The subquery's one value, NULL without a row, an error with more than one.
+    fn scalar(&mut self, input: &mut LogicalPlan, subquery: Subquery, leave: bool) -> Planned<Expr> {
+        let plan = Arc::unwrap_or_clone(subquery.subquery.clone());
+        let value = Expr::Column(first_column(&plan)?);
+        if is_single_row(&plan)? {
+            return self.value(input, &plan, vec![first_column(&plan)?]).map(|mut v| v.swap_remove(0));
+        }
+        let value_type = plan.schema().field(0).data_type().clone();
+        let function = if value_type.is_nested() { first_value_udaf() } else { min_udaf() };
+        let calls = [(count_udaf(), lit(1i64), "n"), (function, value, "v")].map(|(function, arg, name)| {
+            Expr::AggregateFunction(AggregateFunction::new_udf(function, vec![arg], false, None, vec![], None))
+                .alias(name)
+        });
+        let counted = LogicalPlanBuilder::from(plan.clone()).aggregate(Vec::<Expr>::new(), calls)?.build()?;
+        if leave && is_liftable(&plan, input.schema(), true)? {
+            let [count, value] = ["n", "v"].map(|name| {
+                let one = LogicalPlanBuilder::from(counted.clone()).project([Column::from_name(name)])?.build()?;
+                Planned::Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(one), ..subquery.clone() }))
+            });
+            return Ok(single_row(count?, value?));
+        }
+        let mut columns =
+            self.value(input, &counted, vec![Column::from_name("n"), Column::from_name("v")])?.into_iter();
+        match (columns.next(), columns.next()) {
+            (Some(count), Some(value)) => Ok(single_row(count, value)),
+            _ => Err(Error::internal("a scalar subquery lost its columns").into()),
+        }
+    }
+
+    /// Columns of a subquery that gives at most one row.
+    fn value(&mut self, input: &mut LogicalPlan, plan: &LogicalPlan, columns: Vec<Column>) -> Planned<Vec<Expr>> {
+        let outer = outer_columns(plan, input.schema());
+        let name = self.names.next("__value");
+        let (right, keys) = if outer.is_empty() {
+            (plan.clone(), Vec::new())
+        } else {
+            Domain::new(input, &outer)?.apply(plan, &mut self.names)?
+        };
+        let values = columns.iter().enumerate().map(|(i, c)| Expr::Column(c.clone()).alias(format!("v{i}")));
+        let keep: Vec<Expr> = values.chain(keys.iter().cloned().map(Expr::Column)).collect();
+        let right = LogicalPlanBuilder::from(right).project(keep)?.build()?;
+        self.join(input, right, outer, keys, &name, JoinType::Left)?;
+        Ok((0..columns.len()).map(|i| Expr::Column(Column::new(Some(name.clone()), format!("v{i}")))).collect())
+    }
+
+    /// Joins the subquery's rows, under `name`, to the rows around it.
+    fn join(
+        &mut self,
+        input: &mut LogicalPlan,
+        right: LogicalPlan,
+        outer: Vec<Column>,
+        keys: Vec<Column>,
+        name: &str,
+        kind: JoinType,
+    ) -> Planned<()> {
+        let right = LogicalPlanBuilder::from(right).alias(name)?.build()?;
+        let keys = keys.into_iter().map(|k| Expr::Column(Column::new(Some(name.to_string()), k.name)));
+        let on: Vec<(Expr, Expr)> = outer.into_iter().map(Expr::Column).zip(keys).collect();
+        let nulls =
+            if on.is_empty() { NullEquality::NullEqualsNothing } else { NullEquality::NullEqualsNull };
+        *input = LogicalPlan::Join(Join::try_new(
+            Arc::new(input.clone()),
+            Arc::new(right),
+            on,
+            None,
+            kind,
+            JoinConstraint::On,
+            nulls,
+            false,
+        )?);
+        Ok(())
+    }
+
+    /// A join whose right side refers to its left side.
+    fn lateral(&mut self, join: Join) -> Planned<Transformed<LogicalPlan>> {
+        let Some(subquery) = lateral_side(&join.right) else {
+            let node = LogicalPlan::Join(join);
+            return if has_subquery(&node) { self.join_condition(node) } else { Ok(Transformed::no(node)) };
+        };
+        let left = Arc::unwrap_or_clone(join.left.clone());
+        let outer = outer_columns(&subquery, left.schema());
+        if outer.is_empty() {
+            let join = Join { right: Arc::new(subquery), ..join };
+            return Ok(Transformed::yes(LogicalPlan::Join(join)));
+        }
+        if !matches!(join.join_type, JoinType::Inner | JoinType::Left) {
+            return Err(Error::unsupported(format!("LATERAL in a {} join", join.join_type)).into());
+        }
+        let names = join.schema.columns();
+        let (right, keys) = Domain::new(&left, &outer)?.apply(&subquery, &mut self.names)?;
+        let same = outer.into_iter().zip(keys).map(|(o, k)| same(Expr::Column(o), Expr::Column(k)));
+        let on = join.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
+        let condition = conjunction(same.chain(on).chain(join.filter.clone()));
+        let joined = LogicalPlanBuilder::from(left).join_on(right, join.join_type, condition)?;
+        Ok(Transformed::yes(joined.project(names.into_iter().map(Expr::Column))?.build()?))
+    }
+
+    /// Subqueries in the condition of an inner join are those of a filter over all pairs.
+    fn join_condition(&mut self, node: LogicalPlan) -> Planned<Transformed<LogicalPlan>> {
+        let LogicalPlan::Join(join) = node else { return Ok(Transformed::no(node)) };
+        if join.join_type != JoinType::Inner {
+            return Err(Error::unsupported("a subquery in the condition of an outer join").into());
+        }
+        let on = join.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
+        let condition = conjunction(on.chain(join.filter.clone())).unwrap_or_else(|| lit(true));
+        let pairs = LogicalPlanBuilder::from(join.left).cross_join(Arc::unwrap_or_clone(join.right))?.build()?;
+        let filtered = self.filter(Filter::try_new(condition, Arc::new(pairs))?)?;
+        Ok(Transformed::yes(filtered.data))
+    }
+}
+
+/// `a IS NOT DISTINCT FROM b`.
+pub(super) fn same(a: Expr, b: Expr) -> Expr {
+    Expr::BinaryExpr(BinaryExpr::new(Box::new(a), Operator::IsNotDistinctFrom, Box::new(b)))
+}
+
+/// The plan inside a LATERAL, under the names the query gives it.
+fn lateral_side(plan: &LogicalPlan) -> Option<LogicalPlan> {
+    match plan {
+        LogicalPlan::Subquery(s) => Some(s.subquery.as_ref().clone()),
+        LogicalPlan::SubqueryAlias(a) => {
+            let inner = lateral_side(&a.input)?;
+            LogicalPlanBuilder::from(inner).alias(a.alias.clone()).ok()?.build().ok()
+        }
+        _ => None,
+    }
+}
+
+fn first_column(plan: &LogicalPlan) -> Planned<Column> {
+    match plan.schema().columns().into_iter().next() {
+        Some(column) => Ok(column),
+        None => Err(Error::new(crate::SqlState::SYNTAX_ERROR, "subquery must return one column").into()),
+    }
+}
+
+/// The expression as it is written inside a subquery.
+fn outer(e: &Expr, schema: &DFSchema) -> Planned<Expr> {
+    let inside = e.clone().transform(|e| match e {
+        Expr::Column(c) => {
+            let field = Arc::clone(schema.field_from_column(&c)?);
+            Ok(Transformed::yes(Expr::OuterReferenceColumn(field, c)))
+        }
+        e => Ok(Transformed::no(e)),
+    })?;
+    Ok(inside.data)
+}
+
+/// A comparison with both sides of one type, as type coercion would have it.
+fn coerced(e: Expr, plan: &LogicalPlan) -> Planned<Expr> {
+    use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = e else { return Ok(e) };
+    let (l, r) = (left.get_type(plan.schema())?, right.get_type(plan.schema())?);
+    let (lt, rt) = BinaryTypeCoercer::new(&l, &op, &r).get_input_types()?;
+    let left = left.cast_to(&lt, plan.schema())?;
+    let right = right.cast_to(&rt, plan.schema())?;
+    Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+}
+
+/// A subquery of EXISTS without what cannot change whether it has rows.
+fn bare(plan: &LogicalPlan) -> Planned<&LogicalPlan> {
+    Ok(match plan {
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => bare(&sort.input)?,
+        LogicalPlan::Distinct(Distinct::All(input)) => bare(input)?,
+        LogicalPlan::Limit(limit)
+            if matches!(limit.get_skip_type()?, SkipType::Literal(0))
+                && matches!(limit.get_fetch_type()?, FetchType::Literal(Some(1..)) | FetchType::Literal(None)) =>
+        {
+            bare(&limit.input)?
+        }
+        plan => plan,
+    })
+}
+
+/// A filter's conjunct that is no subquery, or a plain EXISTS or IN that may become a semi or anti join.
+fn is_plain_condition(e: &Expr, scope: &DFSchema) -> Planned<bool> {
+    Ok(match e {
+        Expr::Exists(exists) => is_liftable(&exists.subquery.subquery, scope, false)?,
+        Expr::Not(inner) if matches!(inner.as_ref(), Expr::Exists(_)) => is_plain_condition(inner, scope)?,
+        Expr::InSubquery(i) if !i.negated => {
+            !holds_subquery(&i.expr) && is_liftable(&i.subquery.subquery, scope, false)?
+        }
+        e => !holds_subquery(e),
+    })
+}
+
+fn holds_subquery(e: &Expr) -> bool {
+    let found = e.exists(|e| {
+        Ok(matches!(
+            e,
+            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
+        ))
+    });
+    found.unwrap_or(true)
+}
+
+/// A scalar subquery that DataFusion joins rightly: one aggregation, correlated by equalities below it or not at all.
+fn is_plain_scalar(subquery: &Subquery, scope: &DFSchema) -> Planned<bool> {
+    let mut plan = subquery.subquery.as_ref();
+    if !is_correlated(plan) {
+        return is_single_row(plan);
+    }
+    loop {
+        match plan {
+            LogicalPlan::Projection(p) if !plan.contains_outer_reference() && !has_subquery(plan) => plan = &p.input,
+            LogicalPlan::SubqueryAlias(a) => plan = &a.input,
+            LogicalPlan::Aggregate(a) => {
+                let plain = a.group_expr.is_empty() && !plan.contains_outer_reference() && !has_subquery(plan);
+                return Ok(plain && is_liftable(&a.input, scope, true)?);
+            }
+            _ => return Ok(false),
+        }
+    }
+}
+
+/// Whether the plan gives at most one row, whatever its input.
+fn is_single_row(plan: &LogicalPlan) -> Planned<bool> {
+    Ok(match plan {
+        LogicalPlan::Aggregate(Aggregate { group_expr, .. }) => group_expr.is_empty(),
+        LogicalPlan::Projection(p) => is_single_row(&p.input)?,
+        LogicalPlan::Filter(f) => is_single_row(&f.input)?,
+        LogicalPlan::SubqueryAlias(a) => is_single_row(&a.input)?,
+        LogicalPlan::Sort(s) => is_single_row(&s.input)?,
+        LogicalPlan::Distinct(Distinct::All(input)) => is_single_row(input)?,
+        LogicalPlan::Limit(limit) => {
+            matches!(limit.get_fetch_type()?, FetchType::Literal(Some(0 | 1))) || is_single_row(&limit.input)?
+        }
+        LogicalPlan::EmptyRelation(_) => true,
+        LogicalPlan::Values(v) => v.values.len() <= 1,
+        _ => false,
+    })
+}
+
+/// Whether anything in the plan refers to the rows around it.
+fn is_correlated(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let visited = plan.apply_with_subqueries(|node| {
+        found |= node.contains_outer_reference();
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    debug_assert!(visited.is_ok(), "the visitor never fails");
+    found
+}
+
+/// A select-project-join that refers to the rows around it, all of `scope`, in filters only; `equal`: by nothing but
+/// equalities of one of its columns.
+fn is_liftable(plan: &LogicalPlan, scope: &DFSchema, equal: bool) -> Planned<bool> {
+    if !is_correlated(plan) {
+        return Ok(true);
+    }
+    Ok(match plan {
+        LogicalPlan::Filter(filter) => {
+            if has_subquery(plan) || !is_liftable(&filter.input, scope, equal)? {
+                return Ok(false);
+            }
+            let mut known = true;
+            filter.predicate.apply(|e| {
+                if let Expr::OuterReferenceColumn(_, c) = e {
+                    known &= scope.has_column(c);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+            let conditions = split_conjunction_owned(filter.predicate.clone());
+            known && (!equal || conditions.iter().all(is_equality))
+        }
+        LogicalPlan::Projection(p) => {
+            !plan.contains_outer_reference() && !has_subquery(plan) && is_liftable(&p.input, scope, equal)?
+        }
+        LogicalPlan::SubqueryAlias(a) => is_liftable(&a.input, scope, equal)?,
+        LogicalPlan::Join(join) if join.join_type == JoinType::Inner => {
+            !plan.contains_outer_reference()
+                && !has_subquery(plan)
+                && is_liftable(&join.left, scope, equal)?
+                && is_liftable(&join.right, scope, equal)?
+        }
+        _ => false,
+    })
+}
+
+/// A condition without outer columns, or `column = outer expression`.
+fn is_equality(e: &Expr) -> bool {
+    if !e.contains_outer() {
+        return true;
+    }
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = e else { return false };
+    let outside = |e: &Expr| e.contains_outer() && e.column_refs().is_empty();
+    matches!((left.as_ref(), right.as_ref()), (Expr::Column(_), r) if outside(r))
+        || matches!((left.as_ref(), right.as_ref()), (l, Expr::Column(_)) if outside(l))
+}

@@ -1,0 +1,35 @@
+//! Running a bound plan.
+
+use std::sync::OnceLock;
+
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::SessionConfig;
+
+use crate::error::Result;
+
+/// Threads that work on one read.
+const PARTITIONS: usize = 2;
+/// Rows that go through a plan at a time.
+const BATCH_ROWS: usize = 8192;
+
+/// The settings reads run with; cheap to call.
+pub fn session_state() -> SessionState {
+    static STATE: OnceLock<SessionState> = OnceLock::new();
+    let state = STATE.get_or_init(|| {
+        let mut config =
+            SessionConfig::new().with_target_partitions(PARTITIONS).with_batch_size(BATCH_ROWS);
+        // Subqueries are joins in views; reads do the same, so both say the same.
+        config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+        SessionStateBuilder::new().with_config(config).with_default_features().build()
+    });
+    state.clone()
+}
+
+/// Optimises and starts a bound plan; rows come as the stream is read.
+pub async fn execute(plan: LogicalPlan, state: &SessionState) -> Result<SendableRecordBatchStream> {
+    let physical = state.create_physical_plan(&plan).await?;
+    Ok(execute_stream(physical, state.task_ctx())?)
+}
