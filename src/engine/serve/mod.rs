@@ -1,3 +1,9 @@
-//! Reading collections: consistent snapshots.
+//! Reading: consistent snapshots, plans bound to one, and their execution.
 
+pub mod bind;
+pub mod execute;
+pub mod provider;
 pub mod snapshot;
+
+pub use bind::{Overlay, bind};
+pub use execute::{execute, session_state};
