@@ -1,7 +1,7 @@
 //! Tidemill: a SQL streaming database, as a library.
 //!
 //! Layers, each using only those below it (`ARCHITECTURE.md` is the map):
-//! `pgwire`, `http` → `database` → `sql` | `connectors` → `engine`.
+//! `pgwire`, `http` → `database` → `sql` | `connectors` → `engine`; all may use `types`, `names`, `error`, `world`.
 
 pub mod config;
 pub mod connectors;
@@ -9,8 +9,10 @@ pub mod database;
 pub mod engine;
 pub mod error;
 pub mod http;
+pub mod names;
 pub mod pgwire;
 pub mod sql;
+pub mod types;
 pub mod world;
 
 pub use config::Config;

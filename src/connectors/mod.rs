@@ -4,7 +4,9 @@
 //! where to put or take rows, how to say how it is doing, when to stop. It returns only when told to stop or
 //! when it cannot go on; the database starts it again after a pause, from the last durable position.
 
+pub mod format;
 pub mod generate;
+pub mod postgres;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,8 +5,8 @@
 use datafusion::sql::sqlparser::ast;
 
 use crate::connectors::{Envelope, FormatSpec, Include, OptionList};
-use crate::sql::names::Name;
-use crate::sql::types::SqlType;
+use crate::names::Name;
+use crate::types::SqlType;
 
 pub use datafusion::sql::sqlparser::ast::{Delete, Expr, Insert, Query, Update};
 

@@ -6,11 +6,11 @@
 
 pub mod ast;
 pub mod catalog;
-pub mod names;
 pub mod parser;
-pub mod types;
 
+pub use crate::names::Name;
 pub use ast::{ObjectKind, Parsed, Statement};
 pub use catalog::{Catalog, Object, ObjectId};
-pub use names::Name;
 pub use parser::parse;
+
+pub use crate::{names, types};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::{Catalog, Entry, ObjectId};
 use crate::connectors::OptionValue;
 use crate::error::{Error, Result, SqlState};
+use crate::names::Name;
 use crate::sql::ast::ObjectKind;
 use crate::sql::catalog::Object;
-use crate::sql::names::Name;
 
 /// What a DROP does.
 #[derive(Clone, Debug)]

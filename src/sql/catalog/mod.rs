@@ -18,8 +18,8 @@ pub use object::{
 };
 
 use crate::error::{Error, Result, SqlState};
+use crate::names::{Name, PUBLIC, SYSTEM_SCHEMAS};
 use crate::sql::ast::ObjectKind;
-use crate::sql::names::{Name, PUBLIC, SYSTEM_SCHEMAS};
 
 /// All objects at one moment.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::connectors::{Envelope, FormatSpec, Include, OptionList};
 use crate::engine::CollectionId;
 use crate::sql::ast::ObjectKind;
-use crate::sql::types::SqlType;
+use crate::types::SqlType;
 
 /// Names an object for the life of the data directory; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

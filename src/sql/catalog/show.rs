@@ -2,7 +2,7 @@
 
 use super::{Catalog, Column, Entry, Object, ObjectId};
 use crate::connectors::{Envelope, FormatSpec, OptionList, OptionValue};
-use crate::sql::names::{quote, quote_literal};
+use crate::names::{quote, quote_literal};
 
 impl Catalog {
     /// The statement that makes this object. A secret's value is never in it.

@@ -5,9 +5,9 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{StatementParser, column_of};
 use crate::error::{Error, Result, SqlState};
+use crate::names::fold;
 use crate::sql::ast::{ColumnDef, CreateIndex, CreateSecret, CreateTable, CreateView, Statement, TableBody};
-use crate::sql::names::fold;
-use crate::sql::types::sql_type_of;
+use crate::types::sql_type_of;
 
 impl StatementParser<'_> {
     pub(super) fn create(&mut self) -> Result<Statement> {

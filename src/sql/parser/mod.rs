@@ -20,9 +20,9 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 pub use text::SourceText;
 
 use crate::error::{Error, Result, SqlState};
+use crate::names::{Name, fold};
 use crate::sql::ast::{Parsed, Statement};
-use crate::sql::names::{Name, fold};
-use crate::sql::types::{SqlType, sql_type_of};
+use crate::types::{SqlType, sql_type_of};
 
 /// The dialect of everything that is read.
 pub(crate) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};

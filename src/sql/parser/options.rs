@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::StatementParser;
 use crate::connectors::{Envelope, FormatSpec, OptionList, OptionValue};
 use crate::error::{Error, Result, SqlState};
-use crate::sql::types::parse_interval;
+use crate::types::parse_interval;
 
 /// Formats that connectors know.
 const FORMATS: [&str; 5] = ["json", "csv", "text", "bytes", "parquet"];

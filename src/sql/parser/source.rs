@@ -6,8 +6,8 @@ use super::StatementParser;
 use super::options::{finish, take, take_bool};
 use crate::connectors::{Envelope, Include, OptionList, OptionValue};
 use crate::error::{Error, Result, SqlState};
+use crate::names::Name;
 use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};
-use crate::sql::names::Name;
 
 impl StatementParser<'_> {
     /// Behind CREATE CONNECTION.

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use super::SqlType;
 use crate::error::{Error, Result, SqlState};
-use crate::sql::names::{Name, fold_str};
+use crate::names::{Name, fold_str};
 
 /// Reads a type's name: `numeric(12,2)`, `timestamp with time zone`, `int4[]`, `_text`.
 pub(super) fn parse_type_name(text: &str) -> Result<SqlType> {

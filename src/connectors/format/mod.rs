@@ -1,0 +1,277 @@
+//! Formats: how a record's bytes become fields, and how rows become bytes.
+//!
+//! Reading goes in two steps. A [`RecordReader`] finds the fields of one record by column ([`cell::Row`]); a
+//! [`rows::RowsBuilder`] turns them into Arrow columns. What a record *means* is up to `envelope`. All of it runs on the
+//! connector's thread.
+
+pub mod cell;
+pub mod column;
+pub mod csv;
+pub mod datetime;
+pub mod encode;
+pub mod json;
+pub mod jsonb;
+pub mod number;
+pub mod rows;
+pub mod scan;
+pub mod values;
+
+use arrow::datatypes::{DataType, Field, Schema};
+
+use crate::connectors::{FormatSpec, OptionValue, Options};
+use crate::error::{Error, Result, SqlState};
+use cell::{RECORD_BYTES_MAX, Row, Slot};
+use column::TYPE_KEY;
+use csv::CsvReader;
+use json::JsonReader;
+use values::{Encoding, Unit, text_of};
+
+/// Why a record as a whole was not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadFormat {
+    /// What kind of error.
+    pub sqlstate: SqlState,
+    /// What was wrong, and where.
+    pub reason: String,
+}
+
+/// What FORMAT said, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a record, its members by column name.
+    Json(JsonOptions),
+    /// One line a record.
+    Csv(CsvOptions),
+    /// The whole record is the one column, of type text.
+    Text,
+    /// The whole record is the one column, of type bytea.
+    Bytes,
+}
+
+/// Options of FORMAT JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JsonOptions {
+    /// `timestamp.format`: what numbers in date and time columns count; `None` (`iso`): they are refused, strings only.
+    pub timestamp_unit: Option<Unit>,
+    /// `binary.format`: how strings in bytea columns are to be read.
+    pub binary: Encoding,
+}
+
+/// Options of FORMAT CSV.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsvOptions {
+    /// `header`: each record (a file, a message of several lines) starts with a line of column names.
+    pub header: bool,
+    /// `delimiter`, one byte.
+    pub delimiter: u8,
+    /// `quote`, one byte.
+    pub quote: u8,
+    /// `null`: what an unquoted field must be to be NULL.
+    pub null: String,
+}
+
+impl Default for CsvOptions {
+    fn default() -> Self {
+        CsvOptions { header: false, delimiter: b',', quote: b'"', null: String::new() }
+    }
+}
+
+impl Format {
+    /// Understands what FORMAT said; without any it is JSON.
+    ///
+    /// # Errors
+    /// 0A000 for formats that are not built, 22023 for options.
+    pub fn new(spec: Option<&FormatSpec>) -> Result<Format> {
+        let Some(spec) = spec else { return Ok(Format::Json(JsonOptions::default())) };
+        let name = spec.name.to_ascii_lowercase();
+        let mut values = Vec::with_capacity(spec.options.len());
+        for (option, value) in &spec.options {
+            match value {
+                OptionValue::Literal(text) => values.push((option.clone(), text.clone())),
+                OptionValue::Secret(_) => {
+                    let message =
+                        format!("option \"{option}\" of FORMAT {} cannot be a secret", name.to_uppercase());
+                    return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
+                }
+            }
+        }
+        let mut options = Options::new(format!("FORMAT {}", name.to_uppercase()), values);
+        let format = match name.as_str() {
+            "json" => Format::Json(JsonOptions::take(&mut options)?),
+            "csv" => Format::Csv(CsvOptions::take(&mut options)?),
+            "text" => Format::Text,
+            "bytes" => Format::Bytes,
+            _ => return Err(Error::unsupported(format!("FORMAT {}", name.to_uppercase()))),
+        };
+        options.finish()?;
+        Ok(format)
+    }
+
+    /// What reads records of the format into the columns of `schema`.
+    ///
+    /// # Errors
+    /// 42P16 when the columns do not suit the format.
+    pub fn reader(&self, schema: &Schema) -> Result<RecordReader> {
+        Ok(match self {
+            Format::Json(options) => RecordReader::Json(JsonReader::new(schema, options)),
+            Format::Csv(options) => RecordReader::Csv(CsvReader::new(schema, options)),
+            Format::Text => {
+                one_column(schema, "TEXT", "text", |f| *f.data_type() == DataType::Utf8View)?;
+                RecordReader::Whole(Whole::Text)
+            }
+            Format::Bytes => {
+                one_column(schema, "BYTES", "bytea", |f| *f.data_type() == DataType::Binary)?;
+                RecordReader::Whole(Whole::Bytes)
+            }
+        })
+    }
+}
+
+fn one_column(schema: &Schema, format: &str, type_name: &str, suits: impl Fn(&Field) -> bool) -> Result<()> {
+    match &schema.fields()[..] {
+        [only] if suits(only) => Ok(()),
+        _ => Err(Error::new(
+            SqlState::INVALID_TABLE_DEFINITION,
+            format!("FORMAT {format} needs exactly one column, of type {type_name}"),
+        )),
+    }
+}
+
+/// Whether the columns are one jsonb or json column that takes whole documents: it is the only one, and named so by
+/// its type.
+pub fn is_whole_document(schema: &Schema) -> bool {
+    let is_json =
+        |f: &Field| matches!(f.metadata().get(TYPE_KEY).map(String::as_str), Some("jsonb" | "json"));
+    matches!(&schema.fields()[..], [only] if is_json(only))
+}
+
+fn one_of<T>(options: &mut Options, name: &'static str, of: &[(&str, T)]) -> Result<Option<T>>
+where
+    T: Clone,
+{
+    let Some(value) = options.take(name) else { return Ok(None) };
+    match of.iter().find(|(n, _)| n.eq_ignore_ascii_case(&value)) {
+        Some((_, found)) => Ok(Some(found.clone())),
+        None => {
+            let names: Vec<&str> = of.iter().map(|(n, _)| *n).collect();
+            Err(Error::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("option \"{name}\" must be one of {}, not \"{value}\"", names.join(", ")),
+            ))
+        }
+    }
+}
+
+impl JsonOptions {
+    fn take(options: &mut Options) -> Result<Self> {
+        let units = [
+            ("iso", None),
+            ("s", Some(Unit::Second)),
+            ("ms", Some(Unit::Millisecond)),
+            ("us", Some(Unit::Microsecond)),
+            ("ns", Some(Unit::Nanosecond)),
+        ];
+        let binaries = [("escape", Encoding::Plain), ("base64", Encoding::Base64), ("hex", Encoding::Hex)];
+        Ok(JsonOptions {
+            timestamp_unit: one_of(options, "timestamp.format", &units)?.flatten(),
+            binary: one_of(options, "binary.format", &binaries)?.unwrap_or_default(),
+        })
+    }
+}
+
+impl CsvOptions {
+    fn take(options: &mut Options) -> Result<Self> {
+        let defaults = CsvOptions::default();
+        let mut byte = |name: &'static str, default: u8| match options.take(name).as_deref() {
+            None => Ok(default),
+            Some("\\t") => Ok(b'\t'),
+            Some(text) => match text.as_bytes() {
+                [byte] if !matches!(byte, b'\n' | b'\r') => Ok(*byte),
+                _ => Err(Error::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("option \"{name}\" of FORMAT CSV must be a single one-byte character"),
+                )),
+            },
+        };
+        let delimiter = byte("delimiter", defaults.delimiter)?;
+        let quote = byte("quote", defaults.quote)?;
+        if delimiter == quote {
+            let message = "delimiter and quote of FORMAT CSV must be different";
+            return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
+        }
+        let header = options.parse("header", "true or false")?.unwrap_or(defaults.header);
+        let null = options.take("null").unwrap_or(defaults.null);
+        Ok(CsvOptions { header, delimiter, quote, null })
+    }
+}
+
+/// A format that takes the record as one value.
+#[derive(Clone, Copy, Debug)]
+pub enum Whole {
+    /// As text.
+    Text,
+    /// As bytes.
+    Bytes,
+}
+
+/// Reads records of one format.
+#[derive(Debug)]
+pub enum RecordReader {
+    /// FORMAT JSON.
+    Json(JsonReader),
+    /// FORMAT CSV.
+    Csv(CsvReader),
+    /// FORMAT TEXT and BYTES.
+    Whole(Whole),
+}
+
+impl RecordReader {
+    /// Reads a record: for each row in it, `emit` gets the row and the text that its slots are of.
+    ///
+    /// FORMAT BYTES has no text; its rows come with the record's bytes as [`Fields::Bytes`].
+    ///
+    /// # Errors
+    /// What is wrong with the record as a whole; rows of it may have been emitted before.
+    pub fn read(
+        &mut self,
+        record: &[u8],
+        mut emit: impl FnMut(Fields<'_>) -> std::result::Result<(), BadFormat>,
+    ) -> std::result::Result<(), BadFormat> {
+        if record.len() > RECORD_BYTES_MAX {
+            return Err(BadFormat {
+                sqlstate: SqlState::DATA_EXCEPTION,
+                reason: format!("the record has {} bytes, more than {RECORD_BYTES_MAX}", record.len()),
+            });
+        }
+        if let RecordReader::Whole(Whole::Bytes) = self {
+            return emit(Fields::Bytes(record));
+        }
+        let text = text_of(record).map_err(|e| BadFormat { sqlstate: e.sqlstate, reason: e.message })?;
+        match self {
+            RecordReader::Json(reader) => emit(Fields::Row(reader.read(text)?, text)),
+            RecordReader::Csv(reader) => reader.read(text, |row| emit(Fields::Row(row, text))),
+            RecordReader::Whole(_) => {
+                let mut row = Row::new(1);
+                row.set(0, Slot::Text((0..text.len()).into()));
+                emit(Fields::Row(&row, text))
+            }
+        }
+    }
+
+    /// How the fields of each column are written.
+    pub fn encodings(&self) -> &[Encoding] {
+        match self {
+            RecordReader::Json(reader) => reader.encodings(),
+            RecordReader::Csv(_) | RecordReader::Whole(_) => &[],
+        }
+    }
+}
+
+/// One row of a record, not yet understood.
+#[derive(Clone, Copy, Debug)]
+pub enum Fields<'a> {
+    /// Fields by column, and the text that they are of.
+    Row(&'a Row, &'a str),
+    /// The record is the one column's value.
+    Bytes(&'a [u8]),
+}
