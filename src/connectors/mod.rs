@@ -4,6 +4,7 @@
 //! where to put or take rows, how to say how it is doing, when to stop. It returns only when told to stop or
 //! when it cannot go on; the database starts it again after a pause, from the last durable position.
 
+pub mod envelope;
 pub mod format;
 pub mod generate;
 pub mod postgres;

@@ -10,8 +10,7 @@ use arrow::datatypes::{
     TimestampMicrosecondType,
 };
 
-use super::column::TYPE_KEY;
-use super::{CsvOptions, datetime, jsonb, number};
+use super::{CsvOptions, datetime, is_json, jsonb, number};
 use crate::error::{Error, Result};
 
 /// The columns of a batch, ready to be written value by value.
@@ -53,7 +52,7 @@ enum Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    fn new(array: &'a ArrayRef, is_json: bool) -> Result<Self> {
+    fn new(array: &'a ArrayRef, as_json: bool) -> Result<Self> {
         Ok(match array.data_type() {
             DataType::Boolean => Column::Boolean(array.as_boolean()),
             DataType::Int16 => Column::Int16(array.as_primitive()),
@@ -62,7 +61,7 @@ impl<'a> Column<'a> {
             DataType::Float32 => Column::Float32(array.as_primitive()),
             DataType::Float64 => Column::Float64(array.as_primitive()),
             DataType::Decimal128(_, scale) => Column::Decimal(array.as_primitive(), *scale),
-            DataType::Utf8View if is_json => Column::Json(array.as_string_view()),
+            DataType::Utf8View if as_json => Column::Json(array.as_string_view()),
             DataType::Utf8View => Column::Text(array.as_string_view()),
             DataType::Binary => Column::Bytea(array.as_binary()),
             DataType::Date32 => Column::Date(array.as_primitive()),
@@ -73,7 +72,7 @@ impl<'a> Column<'a> {
             DataType::Interval(IntervalUnit::MonthDayNano) => Column::Interval(array.as_primitive()),
             DataType::List(item) => {
                 let list = array.as_list::<i32>();
-                Column::List(list, Box::new(Column::new(list.values(), is_json_field(item))?))
+                Column::List(list, Box::new(Column::new(list.values(), is_json(item))?))
             }
             other => return Err(Error::unsupported(format!("writing a column of type {other}"))),
         })
@@ -229,10 +228,6 @@ fn write_interval(value: IntervalMonthDayNano, out: &mut String) {
     }
 }
 
-fn is_json_field(field: &arrow::datatypes::Field) -> bool {
-    matches!(field.metadata().get(TYPE_KEY).map(String::as_str), Some("json" | "jsonb"))
-}
-
 impl<'a> RowWriter<'a> {
     /// For a batch; `members` are [`member_names`] of its schema.
     ///
@@ -244,7 +239,7 @@ impl<'a> RowWriter<'a> {
             .columns()
             .iter()
             .zip(schema.fields())
-            .map(|(array, field)| Column::new(array, is_json_field(field)))
+            .map(|(array, field)| Column::new(array, is_json(field)))
             .collect::<Result<_>>()?;
         Ok(RowWriter { columns, members })
     }
@@ -315,7 +310,7 @@ mod tests {
 
     use super::*;
     use crate::connectors::format::cell::Cell;
-    use crate::connectors::format::column::ColumnBuilder;
+    use crate::connectors::format::column::{ColumnBuilder, TYPE_KEY};
     use crate::connectors::format::values::Encoding;
 
     fn batch(columns: &[(&str, DataType, Option<&str>, &[Cell<'_>])]) -> RecordBatch {

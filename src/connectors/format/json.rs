@@ -1,6 +1,6 @@
 //! FORMAT JSON: an object's members by column name, or the whole document as the one jsonb column.
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::Schema;
 
 use super::cell::{FieldNames, Row, Slot};
 use super::scan::{self, Malformed, Scanner};
@@ -23,7 +23,7 @@ impl JsonReader {
         JsonReader {
             names: FieldNames::new(schema.fields().iter().map(|f| f.name().as_str())),
             row: Row::new(schema.fields().len()),
-            encodings: schema.fields().iter().map(|f| encoding(f.data_type(), options)).collect(),
+            encodings: schema.fields().iter().map(|f| options.encoding(f.data_type())).collect(),
             whole_document: is_whole_document(schema),
         }
     }
@@ -47,17 +47,6 @@ impl JsonReader {
         };
         scanned.and_then(|()| scanner.end()).map_err(|m| malformed(m, text))?;
         Ok(&self.row)
-    }
-}
-
-fn encoding(data_type: &DataType, options: &JsonOptions) -> Encoding {
-    match data_type {
-        DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..) => {
-            options.timestamp_unit.map_or(Encoding::Plain, Encoding::Epoch)
-        }
-        DataType::Binary => options.binary,
-        DataType::List(item) => encoding(Field::data_type(item), options),
-        _ => Encoding::Plain,
     }
 }
 
@@ -100,6 +89,8 @@ pub fn malformed(m: Malformed, text: &str) -> BadFormat {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field};
+
     use super::*;
     use crate::connectors::format::cell::Cell;
 

@@ -48,13 +48,15 @@ pub enum Format {
     Bytes,
 }
 
-/// Options of FORMAT JSON.
+/// Options of FORMAT JSON. What is `None` was not said: the envelope then knows what its producers do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JsonOptions {
-    /// `timestamp.format`: what numbers in date and time columns count; `None` (`iso`): they are refused, strings only.
-    pub timestamp_unit: Option<Unit>,
+    /// `timestamp.format`: what numbers in time columns count; `Plain` (`iso`): they are refused, strings only.
+    pub timestamp: Option<Encoding>,
     /// `binary.format`: how strings in bytea columns are to be read.
-    pub binary: Encoding,
+    pub binary: Option<Encoding>,
+    /// `decimal.format`: how strings in numeric columns are to be read.
+    pub decimal: Option<Encoding>,
 }
 
 /// Options of FORMAT CSV.
@@ -137,6 +139,11 @@ fn one_column(schema: &Schema, format: &str, type_name: &str, suits: impl Fn(&Fi
     }
 }
 
+/// Whether the column's SQL type is jsonb or json.
+pub fn is_json(field: &Field) -> bool {
+    matches!(field.metadata().get(TYPE_KEY).map(String::as_str), Some("jsonb" | "json"))
+}
+
 /// Whether the columns are one jsonb or json column that takes whole documents: it is the only one, and named so by
 /// its type.
 pub fn is_whole_document(schema: &Schema) -> bool {
@@ -164,18 +171,33 @@ where
 
 impl JsonOptions {
     fn take(options: &mut Options) -> Result<Self> {
-        let units = [
-            ("iso", None),
-            ("s", Some(Unit::Second)),
-            ("ms", Some(Unit::Millisecond)),
-            ("us", Some(Unit::Microsecond)),
-            ("ns", Some(Unit::Nanosecond)),
+        let timestamps = [
+            ("iso", Encoding::Plain),
+            ("s", Encoding::Epoch(Unit::Second)),
+            ("ms", Encoding::Epoch(Unit::Millisecond)),
+            ("us", Encoding::Epoch(Unit::Microsecond)),
+            ("ns", Encoding::Epoch(Unit::Nanosecond)),
         ];
         let binaries = [("escape", Encoding::Plain), ("base64", Encoding::Base64), ("hex", Encoding::Hex)];
+        let decimals = [("text", Encoding::Plain), ("base64", Encoding::Decimal(None))];
         Ok(JsonOptions {
-            timestamp_unit: one_of(options, "timestamp.format", &units)?.flatten(),
-            binary: one_of(options, "binary.format", &binaries)?.unwrap_or_default(),
+            timestamp: one_of(options, "timestamp.format", &timestamps)?,
+            binary: one_of(options, "binary.format", &binaries)?,
+            decimal: one_of(options, "decimal.format", &decimals)?,
         })
+    }
+
+    /// How a column's fields are written by a producer of plain JSON.
+    pub fn encoding(&self, data_type: &DataType) -> Encoding {
+        match data_type {
+            DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..) => {
+                self.timestamp.unwrap_or_default()
+            }
+            DataType::Binary => self.binary.unwrap_or_default(),
+            DataType::Decimal128(..) => self.decimal.unwrap_or_default(),
+            DataType::List(item) => self.encoding(item.data_type()),
+            _ => Encoding::Plain,
+        }
     }
 }
 

@@ -90,10 +90,14 @@ impl RowsBuilder {
 
     /// Takes the last good row out again: the record that it came from turned out to be bad.
     pub fn spoil_last(&mut self) {
-        if let Some(last) = self.rows.checked_sub(1)
-            && self.spoiled.last() != Some(&last)
-        {
-            self.spoiled.push(last);
+        let mut row = self.rows;
+        let mut place = self.spoiled.len();
+        while place > 0 && self.spoiled[place - 1] + 1 == row {
+            row -= 1;
+            place -= 1;
+        }
+        if let Some(last_good) = row.checked_sub(1) {
+            self.spoiled.insert(place, last_good);
         }
     }
 
@@ -150,7 +154,7 @@ mod tests {
         push(&mut rows, "nope", "[]").unwrap_err();
         push(&mut rows, "3", "[[6]]").unwrap();
         push(&mut rows, "4", "[[7]]").unwrap();
-        rows.spoil_last();
+        push(&mut rows, "nope", "[]").unwrap_err();
         rows.spoil_last();
         assert_eq!(rows.len(), 2);
         let batch = rows.finish().unwrap();

@@ -47,6 +47,11 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0 }
     }
 
+    /// Starts at a byte of the text, such as an earlier [`Scanner::position`].
+    pub fn starting_at(text: &'a str, at: usize) -> Self {
+        Scanner { text, at }
+    }
+
     /// Where the scanner stands, in bytes.
     pub fn position(&self) -> usize {
         self.at
