@@ -1,12 +1,18 @@
 //! The operators, one file each.
 
+pub mod aggregate;
 pub mod constant;
+pub mod distinct;
 pub mod input;
+pub mod join;
 pub mod map;
+pub mod outer;
 pub mod output;
 pub mod recompute;
+mod side;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod topk;
 pub mod union;
 
 use crate::engine::plan::spec::NodeSpec;
@@ -20,9 +26,12 @@ pub fn build(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
         NodeSpec::Map(spec) => Box::new(map::Map::new(spec.clone())),
         NodeSpec::Union => Box::new(union::Union::new()),
         NodeSpec::Recompute(spec) => Box::new(recompute::Recompute::new(spec)?),
+        NodeSpec::Join(spec) => join::Join::of_kind(spec)?,
+        NodeSpec::Aggregate(spec) => Box::new(aggregate::Aggregate::new(spec)?),
+        NodeSpec::Distinct => Box::new(distinct::Distinct::new()),
+        NodeSpec::TopK(spec) => Box::new(topk::TopK::new(spec)?),
         NodeSpec::Collection(id) => {
             return Err(Error::internal(format!("collection {} is a node already", id.0)));
         }
-        other => return Err(Error::internal(format!("no operator for {other:?}"))),
     })
 }
