@@ -6,6 +6,7 @@
 //! collection at a consistent tick.
 
 mod batch;
+pub mod check;
 pub mod delta;
 pub(crate) mod durable;
 pub mod expr;

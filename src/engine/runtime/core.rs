@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
+use datafusion::logical_expr::LogicalPlan;
+
 use super::circuit::{Body, Circuit, Slot};
 use super::hydrate::{Begun, Construction, Recorder, gone};
 use super::inbox::{Work, shut_down};
@@ -62,6 +64,8 @@ pub(crate) enum Kind {
         tap: Slot,
     },
     View {
+        /// Its query.
+        plan: Arc<LogicalPlan>,
         /// The collections its plan names.
         reads: Vec<CollectionId>,
         /// Its nodes that read inputs which keep no rows.
@@ -241,7 +245,7 @@ impl Core {
         construction.round(recorder.take()?)?;
         let id = construction.id;
         let reads = construction.reads();
-        let Construction { circuit, taps, root, name, .. } = construction;
+        let Construction { circuit, taps, root, name, spec, .. } = construction;
         let moved = self.circuit.absorb(circuit);
         let mut passing = Vec::new();
         for (from, tap) in taps {
@@ -254,7 +258,7 @@ impl Core {
         let collection = Collection {
             name,
             key: Vec::new(),
-            kind: Kind::View { reads, passing, root: moved[&root] },
+            kind: Kind::View { plan: Arc::new(spec.plan), reads, passing, root: moved[&root] },
             publishers: Vec::new(),
             failed: None,
             rows_in: 0,
@@ -347,6 +351,11 @@ impl Core {
                 rows,
                 errors,
                 collection.failed.clone(),
+                collection.keeps_rows(),
+                match &collection.kind {
+                    Kind::Input { .. } => None,
+                    Kind::View { plan, .. } => Some(Arc::clone(plan)),
+                },
             );
             snapshot.put(id, Arc::new(entry));
         }

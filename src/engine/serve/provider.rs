@@ -14,7 +14,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::snapshot::CollectionSnapshot;
 use crate::engine::Delta;
-use crate::error::Result;
+use crate::error::{Error, Result, SqlState};
 
 /// The rows of one collection at one tick, with the changes an open transaction has made to them.
 pub struct SnapshotTable {
@@ -33,10 +33,16 @@ impl SnapshotTable {
     /// A collection's rows and the changes over them.
     ///
     /// # Errors
-    /// A view some of whose rows failed has no answer: the first failure is the error.
+    /// A view some of whose rows failed has no answer: the first failure is the error. 55000 for an input that keeps
+    /// no rows.
     pub fn new(collection: Arc<CollectionSnapshot>, overlay: &[Delta]) -> Result<Self> {
         if let Some(failed) = collection.errors().first() {
             return Err(failed.error.clone());
+        }
+        if !collection.keeps_rows() {
+            let message = format!("\"{}\" keeps no rows that could be read", collection.name());
+            return Err(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+                .with_hint("Create a materialized view over it and read that."));
         }
         let changed = match overlay {
             [] => None,

@@ -8,6 +8,7 @@ use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{and, concat_batches};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::LogicalPlan;
 
 use crate::engine::keys::canonical;
 use crate::engine::runtime::operator::RowError;
@@ -29,6 +30,12 @@ impl EngineSnapshot {
         self.collections.get(&id).cloned()
     }
 
+    /// All views.
+    pub fn views(&self) -> Vec<CollectionId> {
+        let views = self.collections.iter().filter(|(_, c)| c.plan.is_some());
+        views.map(|(id, _)| *id).collect()
+    }
+
     pub(crate) fn put(&mut self, id: CollectionId, collection: Arc<CollectionSnapshot>) {
         self.collections.insert(id, collection);
     }
@@ -45,6 +52,8 @@ pub struct CollectionSnapshot {
     rows: ArrangementSnapshot,
     errors: Vec<RowError>,
     failed: Option<Error>,
+    keeps_rows: bool,
+    plan: Option<Arc<LogicalPlan>>,
 }
 
 impl CollectionSnapshot {
@@ -54,8 +63,20 @@ impl CollectionSnapshot {
         rows: ArrangementSnapshot,
         errors: Vec<RowError>,
         failed: Option<Error>,
+        keeps_rows: bool,
+        plan: Option<Arc<LogicalPlan>>,
     ) -> Self {
-        CollectionSnapshot { name, key, rows, errors, failed }
+        CollectionSnapshot { name, key, rows, errors, failed, keeps_rows, plan }
+    }
+
+    /// Whether its rows are kept at all; an input may only pass them on to views.
+    pub fn keeps_rows(&self) -> bool {
+        self.keeps_rows
+    }
+
+    /// A view's query as it was planned; `None` for an input.
+    pub fn plan(&self) -> Option<&LogicalPlan> {
+        self.plan.as_deref()
     }
 
     /// Its name when it was created.
