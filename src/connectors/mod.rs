@@ -5,9 +5,12 @@
 //! when it cannot go on; the database starts it again after a pause, from the last durable position.
 
 pub mod envelope;
+pub mod files;
 pub mod format;
 pub mod generate;
 pub mod postgres;
+pub mod snowflake;
+pub mod warehouse;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,344 @@
+//! Opening a target in Snowflake and applying batches to it: the transaction that makes each happen once.
+//!
+//! ```text
+//! BEGIN; UPDATE progress lo → hi (must hit its row); DELETE changes; COPY changes (must load every row);
+//! MERGE into the target (must do exactly what was expected); COMMIT
+//! ```
+//! The progress row is locked from its update to the end, so that two writers go one after the other and
+//! the second finds the row moved. After any failure the session is given up and with it the transaction.
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+
+use super::client::{Repeat, Session};
+use super::config::Config;
+use super::stage;
+use super::statements::{Names, Statements};
+use super::types::{self, Column};
+use super::wire::Rows;
+use crate::connectors::StopFlag;
+use crate::connectors::warehouse::{
+    Batch, Counts, Effect, Failure, Mode, Progress, Remedy, Shape, Step, Warehouse,
+};
+use crate::error::{Error, Result, SqlState};
+use crate::world;
+
+/// Between two heartbeats; the loop calls more often.
+const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(900);
+
+/// One target table in Snowflake.
+pub struct Snowflake {
+    config: Config,
+    statements: Statements,
+    columns: Vec<Column>,
+    shape: Shape,
+    uuid: uuid::Uuid,
+    /// Whether rows that nobody knows of may be replaced by the first snapshot.
+    replace: bool,
+    session: Option<Session>,
+    used_at: std::time::Instant,
+}
+
+impl Snowflake {
+    /// The target that these names say. Nothing is sent yet.
+    pub fn new(config: Config, names: Names, shape: Shape, uuid: uuid::Uuid, replace: bool) -> Result<Self> {
+        let columns = types::columns(&shape.schema)?;
+        let statements = Statements::new(names, shape.clone(), columns.clone(), uuid);
+        Ok(Snowflake {
+            config,
+            statements,
+            columns,
+            shape,
+            uuid,
+            replace,
+            session: None,
+            used_at: world::instant(),
+        })
+    }
+
+    fn session(&mut self) -> Step<&mut Session> {
+        self.used_at = world::instant();
+        self.session
+            .as_mut()
+            .ok_or_else(|| Failure::retry(Error::new(SqlState::CONNECTION_FAILURE, "no session")))
+    }
+
+    fn run(&mut self, sql: &str, repeat: Repeat) -> Step<Rows> {
+        self.session()?.query(sql, repeat)
+    }
+
+    fn prepare(&mut self) -> Step<Progress> {
+        let s = self.statements.clone();
+        self.run(&s.create_progress(), Repeat::Harmless)?;
+        self.run(&s.insert_progress(), Repeat::Harmless)?;
+        // Raising it twice does no harm. From here on nobody else can be past the first statement of a transaction.
+        if let Err(failure) = self.run(&s.raise_fence(), Repeat::Harmless) {
+            if failure.remedy == Remedy::Retry && failure.error.sqlstate != SqlState::CONNECTION_FAILURE {
+                self.end_stuck_transactions();
+            }
+            return Err(failure);
+        }
+        let rows = self.run(&s.read_progress(), Repeat::Harmless)?;
+        if rows.len() != 1 {
+            return Err(Error::new(
+                SqlState::DATA_CORRUPTED,
+                format!("{} has {} rows for this sink instead of one", s.names.progress, rows.len()),
+            )
+            .into());
+        }
+        let progress = Progress {
+            generation: rows.number(0, "GENERATION")?,
+            fence: rows.number(0, "FENCE")?,
+            epoch: rows.number(0, "EPOCH")?,
+        };
+        self.prepare_target(progress)?;
+        self.run(&s.create_changes(), Repeat::Harmless)?;
+        self.run(&s.create_stage(), Repeat::Harmless)?;
+        // Whatever is staged belongs to attempts that are over.
+        self.remove_staged(&format!("{}/", self.uuid));
+        Ok(progress)
+    }
+
+    /// Makes the target, or checks the one that is there.
+    fn prepare_target(&mut self, progress: Progress) -> Step<()> {
+        let s = self.statements.clone();
+        let described = match self.run(&s.describe_target(), Repeat::Harmless) {
+            Ok(rows) => rows,
+            Err(failure) if failure.error.sqlstate == SqlState::UNDEFINED_TABLE => {
+                if progress.generation > 0 {
+                    return Err(Failure {
+                        error: Error::new(
+                            SqlState::UNDEFINED_TABLE,
+                            format!("the sink's target {} is gone", s.names.target),
+                        )
+                        .with_hint("Drop the sink and create it again to fill a new table."),
+                        remedy: Remedy::Nothing,
+                    });
+                }
+                self.run(&s.create_target(), Repeat::Harmless)?;
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        self.check_target(&described)?;
+        if progress.generation == 0 && !self.replace {
+            let rows = self.run(&s.count_target(), Repeat::Harmless)?;
+            if rows.number(0, "N")? > 0 {
+                return Err(Error::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("{} has rows already", s.names.target),
+                )
+                .with_hint("Empty it, or let the sink replace them: existing_rows = 'replace'.")
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_target(&self, described: &Rows) -> Result<()> {
+        let own = self.statements.own_columns();
+        let place = |name: &str| (0..described.len()).find(|&i| described.get(i, "name") == Some(name));
+        let mut problems = Vec::new();
+        for column in &self.columns {
+            match place(&column.name) {
+                None => problems.push(format!("{} is missing", column.name)),
+                Some(i) => {
+                    problems.extend(types::misfit(column, described.get(i, "type").unwrap_or_default()));
+                }
+            }
+        }
+        problems.extend(
+            own.iter()
+                .filter(|name| place(name).is_none())
+                .map(|name| format!("{name} is missing, which tells equal rows of a sink without KEY apart")),
+        );
+        for i in 0..described.len() {
+            let name = described.get(i, "name").unwrap_or_default();
+            let known = own.contains(&name) || self.columns.iter().any(|c| c.name == name);
+            if !known && described.get(i, "null?") == Some("N") && described.get(i, "default").is_none() {
+                problems
+                    .push(format!("{name} is NOT NULL without a default, and the sink has no values for it"));
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("the columns of {} are not those that the sink needs", self.statements.names.target),
+        )
+        .with_detail(problems.join("; ") + "."))
+    }
+
+    /// A writer that died may have left a transaction that holds the progress row. Best effort.
+    fn end_stuck_transactions(&mut self) {
+        let progress = self.statements.names.progress.replace('"', "");
+        let Ok(locks) = self.run("SHOW LOCKS", Repeat::Harmless) else { return };
+        for i in 0..locks.len() {
+            let holds = locks.get(i, "status").is_some_and(|s| s.eq_ignore_ascii_case("HOLDING"));
+            let here = locks.get(i, "resource").is_some_and(|r| r.replace('"', "").ends_with(&progress));
+            let number = locks.get(i, "transaction").filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
+            if let (true, true, Some(transaction)) = (holds, here, number) {
+                tracing::warn!(transaction, "ending a transaction that was left open on the sink's progress");
+                if let Err(failure) =
+                    self.run(&format!("SELECT SYSTEM$ABORT_TRANSACTION({transaction})"), Repeat::Harmless)
+                {
+                    tracing::warn!(error = %failure.error, "it did not end");
+                }
+            }
+        }
+    }
+
+    fn remove_staged(&mut self, directory: &str) {
+        let remove = self.statements.remove(directory);
+        if let Err(failure) = self.run(&remove, Repeat::Harmless) {
+            tracing::debug!(error = %failure.error, "staged files stay");
+        }
+    }
+
+    fn transact(&mut self, batch: &Batch) -> Step<()> {
+        let s = self.statements.clone();
+        self.run("BEGIN TRANSACTION", Repeat::Never)?;
+        world::crash_point("sink.begin");
+        let moved = self.run(&s.advance(batch.from, batch.to), Repeat::Never)?;
+        if moved.number(0, "number of rows updated")? != 1 {
+            let now = self.run(&s.read_progress(), Repeat::Never)?;
+            let read = |column| now.number(0, column).unwrap_or_default();
+            let now = Progress { generation: read("GENERATION"), fence: read("FENCE"), epoch: read("EPOCH") };
+            return Err(Failure::fenced(now, batch.from));
+        }
+        world::crash_point("sink.fenced");
+        let straight = s.copies_into_target();
+        if batch.effect == Effect::Replace {
+            self.run(&s.clear_target(), Repeat::Never)?;
+        }
+        if !batch.files.is_empty() {
+            if !straight {
+                self.run(&s.clear_changes(), Repeat::Never)?;
+            }
+            world::crash_point("sink.deleted");
+            let loaded = self.run(&s.copy(batch), Repeat::Never)?;
+            check_loaded(&loaded, batch)?;
+            world::crash_point("sink.copied");
+            if !straight {
+                self.apply_changes(batch)?;
+            }
+            world::crash_point("sink.merged");
+        }
+        self.run("COMMIT", Repeat::Never)?;
+        Ok(())
+    }
+
+    /// Takes the loaded changes into the target.
+    fn apply_changes(&mut self, batch: &Batch) -> Step<()> {
+        let s = self.statements.clone();
+        let done = if batch.effect == Effect::Replace || self.shape.mode == Mode::Append {
+            counts(&self.run(&s.insert(), Repeat::Never)?)
+        } else {
+            if self.shape.mode == Mode::Bag {
+                self.run(&s.number_copies(), Repeat::Never)?;
+            }
+            counts(&self.run(&s.merge(), Repeat::Never)?)
+        };
+        if done != batch.counts {
+            return Err(Failure::parted(format!("Applying gave {done} instead of {}.", batch.counts)));
+        }
+        Ok(())
+    }
+}
+
+impl Warehouse for Snowflake {
+    fn open(&mut self, stop: &StopFlag) -> Step<Progress> {
+        self.session = None; // logs out, which ends what was open
+        self.session = Some(Session::open(&self.config, &format!("tidemill {}", self.uuid), stop)?);
+        let prepared = self.prepare();
+        if prepared.is_err() {
+            self.session = None;
+        }
+        prepared
+    }
+
+    fn encode(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        types::encode(&self.columns, rows)
+    }
+
+    fn put(&mut self, path: &str, bytes: Bytes) -> Step<()> {
+        let (directory, name) = path
+            .rsplit_once('/')
+            .ok_or_else(|| Error::internal(format!("{path} is no path of a staged file")))?;
+        let sql = self.statements.put(&format!("{directory}/"), name);
+        let local = self.config.local_stage;
+        stage::upload(self.session()?, &sql, name, &bytes, local)
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Step<()> {
+        let applied = self.transact(batch);
+        if applied.is_err() {
+            // Ends the transaction at once if the session still can; logging out does otherwise.
+            if let Err(failure) = self.run("ROLLBACK", Repeat::Never) {
+                tracing::debug!(error = %failure.error, "no rollback");
+            }
+            self.session = None;
+        }
+        applied
+    }
+
+    fn discard(&mut self, batch: &Batch) {
+        self.remove_staged(&batch.directory);
+    }
+
+    fn idle(&mut self) {
+        if self.used_at.elapsed() >= HEARTBEAT
+            && let Ok(session) = self.session()
+        {
+            session.heartbeat();
+        }
+    }
+}
+
+/// Every file must have been loaded whole.
+fn check_loaded(loaded: &Rows, batch: &Batch) -> Step<()> {
+    let mut rows = 0;
+    for i in 0..loaded.len() {
+        let status = loaded.get(i, "status").unwrap_or_default();
+        if status != "LOADED" {
+            let problem = loaded.get(i, "first_error").unwrap_or_default();
+            return Err(Failure::retry(Error::new(
+                SqlState::DATA_EXCEPTION,
+                format!("Snowflake did not load a staged file: {status} {problem}"),
+            )));
+        }
+        rows += loaded.number(i, "rows_loaded")?;
+    }
+    if loaded.len() != batch.files.len() || rows != batch.rows() {
+        return Err(Failure::retry(Error::new(
+            SqlState::DATA_EXCEPTION,
+            format!(
+                "Snowflake loaded {rows} rows of {} files instead of {} of {}",
+                loaded.len(),
+                batch.rows(),
+                batch.files.len()
+            ),
+        )));
+    }
+    Ok(())
+}
+
+/// What a statement says that it did. Kinds that it could not do are not in its answer.
+fn counts(rows: &Rows) -> Counts {
+    let of = |kind: &str| rows.number(0, &format!("number of rows {kind}")).unwrap_or(0);
+    Counts { inserts: of("inserted"), updates: of("updated"), deletes: of("deleted") }
+}
+
+/// Removes what a sink made besides its target.
+pub fn remove(config: &Config, names: &Names) -> Step<()> {
+    let mut session = Session::open(config, "tidemill", &StopFlag::default())?;
+    for table in [&names.changes, &names.progress] {
+        session.query(&format!("DROP TABLE IF EXISTS {table}"), Repeat::Harmless)?;
+    }
+    if let Err(failure) = session.query(&format!("DROP STAGE IF EXISTS {}", names.stage), Repeat::Harmless) {
+        // An empty stage costs nothing and is used again by a sink of the same name.
+        tracing::warn!(stage = %names.stage, error = %failure.error, "the sink's stage stays");
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The Snowflake sink: a table in Snowflake kept in step with a relation, every change exactly once.
+//!
+//! `INTO SNOWFLAKE CONNECTION sf (table = 'ORDERS_BY_DAY') KEY (day) WITH (commit_interval = '5 s')`. The target is
+//! made from the relation's columns if it is not there; its rows belong to the sink. Beside it, in the same
+//! schema, the sink keeps its progress, a table for changes and a stage; `DROP SINK` removes those.
+//!
+//! [`client`] speaks the protocol of Snowflake's drivers, [`stage`] uploads, [`statements`] holds the SQL,
+//! [`apply`] is the transaction; the loop around them is `connectors::warehouse::sync`.
+
+pub mod apply;
+pub mod auth;
+pub mod client;
+pub mod config;
+pub mod stage;
+pub mod statements;
+pub mod types;
+pub mod wire;
+
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+
+use super::warehouse::{Settings, Shape, check_columns, sync};
+use super::{Envelope, Options, Sink, SinkContext, SinkDefinition, StopFlag};
+use crate::error::{Error, Result, SqlState};
+use apply::Snowflake;
+use client::{Repeat, Session};
+use config::Config;
+use statements::Names;
+
+/// A warehouse is billed for at least a minute each time it wakes up.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Logs in and asks for the connection's database and schema.
+pub fn validate_connection(options: Vec<(String, String)>) -> Result<()> {
+    let config = Config::new(options)?;
+    let mut session = Session::open(&config, "tidemill", &StopFlag::default()).map_err(|f| f.error)?;
+    let rows = session
+        .query("SELECT CURRENT_DATABASE() AS D, CURRENT_SCHEMA() AS S", Repeat::Harmless)
+        .map_err(|f| f.error)?;
+    for (what, wanted, column) in [("database", &config.database, "D"), ("schema", &config.schema, "S")] {
+        if let Some(wanted) = wanted
+            && rows.get(0, column).is_none()
+        {
+            return Err(Error::new(
+                SqlState::UNDEFINED_OBJECT,
+                format!(
+                    "Snowflake's {what} \"{wanted}\" does not exist or is not accessible to {}",
+                    config.user
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The sink that a definition asks for. Nothing is sent yet.
+pub fn sink(def: &SinkDefinition, schema: &SchemaRef, _key: &[usize]) -> Result<Box<dyn Sink>> {
+    check_columns(schema)?;
+    types::columns(schema)?;
+    if let Some(format) = &def.format {
+        return Err(Error::unsupported(format!("FORMAT {} of a SNOWFLAKE sink", format.name.to_uppercase())));
+    }
+    if def.envelope != Envelope::None {
+        return Err(Error::unsupported("an ENVELOPE of a SNOWFLAKE sink"));
+    }
+    let mut options = Options::new("SNOWFLAKE sink", def.options.clone());
+    let names = Names::new(&options.require("table")?, &def.name)?;
+    let settings = Settings::take(&mut options, COMMIT_INTERVAL)?;
+    let replace = match options.take("existing_rows").as_deref() {
+        None | Some("replace") => true,
+        Some("refuse") => false,
+        Some(other) => {
+            return Err(Error::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!(
+                    "option \"existing_rows\" of SNOWFLAKE sink must be replace or refuse, not \"{other}\""
+                ),
+            ));
+        }
+    };
+    options.finish()?;
+    Ok(Box::new(SnowflakeSink { config: Config::new(def.connection.clone())?, names, settings, replace }))
+}
+
+struct SnowflakeSink {
+    config: Config,
+    names: Names,
+    settings: Settings,
+    /// Whether rows that stand in the target before the first commit may be replaced.
+    replace: bool,
+}
+
+impl Sink for SnowflakeSink {
+    fn run(self: Box<Self>, cx: SinkContext) -> Result<()> {
+        let shape = Shape::new(cx.schema.clone(), &cx.key, cx.append_only);
+        let mut warehouse = Snowflake::new(self.config, self.names, shape.clone(), cx.uuid, self.replace)?;
+        sync::run(&mut warehouse, shape, &self.settings, cx)
+    }
+
+    fn clean_up(self: Box<Self>) -> Result<()> {
+        apply::remove(&self.config, &self.names).map_err(|f| f.error)
+    }
+}

@@ -1,0 +1,351 @@
+//! The loop that keeps a warehouse in step, and the order of its durable steps.
+//!
+//! ```text
+//! open ─► snapshot? ─► replace ─┐        memory: intent = hi
+//!    ▲                          ▼        files ─► stage                    (before the transaction)
+//!    │        ┌──────────► gather changes          progress lo → hi ┐
+//!    │        │                 │        apply:    changes, merge   ├ one transaction of the warehouse
+//!    │        └── committed ◄───┤                  commit           ┘
+//!    └───────────── answer lost ┘        memory: committed = hi; history up to hi is let go
+//! ```
+//!
+//! Nothing is ever repeated blindly: after every failure the destination is opened anew, which fences whoever
+//! was writing before, and says whether the batch in hand has happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+
+use super::consolidate::{Net, Pending};
+use super::staging::{staged_rows, write_files};
+use super::{Batch, Counts, Effect, Failure, Progress, Remedy, Settings, Shape, StagedFile, Step, Warehouse};
+use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT, Memory, SinkContext, Status, StopFlag};
+use crate::engine::{Delta, Tick};
+use crate::error::{Error, Result, SqlState};
+use crate::world;
+
+/// Ticks that changed nothing here are recorded at the destination this often: it costs it a transaction.
+const IDLE_COMMIT: Duration = Duration::from_secs(600);
+/// The destination's session is kept alive this often.
+const IDLE: Duration = Duration::from_secs(30);
+/// The longest pause between attempts.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The longest wait for changes before looking at the stop flag again.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// Keeps the destination in step until told to stop.
+///
+/// # Errors
+/// What trying again cannot mend. Afterwards the sink's memory is as the next start needs it.
+pub fn run(warehouse: &mut dyn Warehouse, shape: Shape, settings: &Settings, cx: SinkContext) -> Result<()> {
+    let SinkContext { name, uuid, mut changes, memory, release, status, stop, .. } = cx;
+    let mut sync = Sync {
+        warehouse,
+        shape,
+        settings,
+        name,
+        uuid,
+        memory,
+        release,
+        status,
+        stop,
+        progress: Progress::default(),
+        attempt: 0,
+    };
+    let outcome = sync.follow(changes.as_mut());
+    if let Err(e) = &outcome {
+        sync.status.update(|s| {
+            s.state = "failed";
+            s.error = Some(e.to_string());
+        });
+    }
+    outcome
+}
+
+struct Sync<'a> {
+    warehouse: &'a mut dyn Warehouse,
+    shape: Shape,
+    settings: &'a Settings,
+    name: String,
+    uuid: uuid::Uuid,
+    memory: Arc<dyn Memory>,
+    release: Arc<dyn Fn(Tick) + Send + std::marker::Sync>,
+    status: Arc<Status>,
+    stop: StopFlag,
+    /// What the destination said last.
+    progress: Progress,
+    /// Number of attempts to stage a batch under this fence: no two write to the same place.
+    attempt: u64,
+}
+
+/// Whether a step that waits was finished or the sink was told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Went {
+    Through,
+    Stopped,
+}
+
+impl Sync<'_> {
+    fn follow(&mut self, changes: &mut dyn crate::connectors::Changes) -> Result<()> {
+        self.status.update(|s| {
+            s.state = "starting";
+            s.error = None;
+        });
+        if self.open()? == Went::Stopped {
+            return Ok(());
+        }
+        let start = changes.start_tick();
+        match changes.snapshot()? {
+            Some(rows) => {
+                self.status.update(|s| s.state = "snapshot");
+                let began = world::now_micros();
+                let net = self.snapshot(rows)?;
+                if self.commit(Effect::Replace, start, net, began)? == Went::Stopped {
+                    return Ok(());
+                }
+            }
+            None if self.progress.generation == 0 || self.progress.epoch < start => {
+                return Err(self.start_over());
+            }
+            None => self.record(self.progress.epoch)?,
+        }
+        self.status.update(|s| s.state = "running");
+
+        let mut gathered = Gathered {
+            pending: Pending::new(self.shape.clone()),
+            since: None,
+            seen: start.max(self.progress.epoch),
+        };
+        // Ticks up to here may come again although the destination has them.
+        let mut reached = start;
+        let (mut committed_at, mut idled_at) = (world::instant(), world::instant());
+        while !self.stop.is_set() {
+            let left = self.settings.commit_interval.saturating_sub(committed_at.elapsed());
+            let wait = if gathered.pending.is_empty() { WAIT } else { left.min(WAIT) };
+            let mut next = changes.next(wait)?;
+            // When a commit is due, what is at hand already comes along, for a moment.
+            let gathering = world::instant();
+            while let Some(change) = next {
+                if reached < self.progress.epoch
+                    && change.tick > self.progress.epoch
+                    && change.delta.is_some()
+                {
+                    // Half of this change is at the destination already and cannot be told from the rest.
+                    return Err(self.start_over());
+                }
+                reached = reached.max(change.tick);
+                if change.tick > self.progress.epoch {
+                    gathered.add(change)?;
+                }
+                let more = wait.is_zero()
+                    && gathering.elapsed() < WAIT
+                    && gathered.pending.bytes() < self.settings.batch_bytes;
+                next = if more { changes.next(Duration::ZERO)? } else { None };
+            }
+            let behind = gathered.seen > self.progress.epoch;
+            let due = match gathered.pending.is_empty() {
+                true => behind && committed_at.elapsed() >= IDLE_COMMIT,
+                false => {
+                    committed_at.elapsed() >= self.settings.commit_interval
+                        || gathered.pending.bytes() >= self.settings.batch_bytes
+                }
+            };
+            if due {
+                let since = gathered.since.take().unwrap_or_else(world::now_micros);
+                let net = gathered.pending.take()?;
+                if self.commit(Effect::Advance, gathered.seen, net, since)? == Went::Stopped {
+                    return Ok(());
+                }
+                committed_at = world::instant();
+            } else if behind && gathered.pending.is_empty() {
+                // Nothing changed: the target is at this tick without being told.
+                self.status.update(|s| s.tick_committed = Some(gathered.seen));
+            }
+            if idled_at.elapsed() >= IDLE {
+                self.warehouse.idle();
+                idled_at = world::instant();
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, rows: Vec<RecordBatch>) -> Result<Net> {
+        let mut all = Pending::new(self.shape.clone());
+        for rows in rows {
+            all.push(Delta { rows, weights: None })?;
+        }
+        all.take()
+    }
+
+    /// Opens the destination, trying until it works, it cannot work, or the sink is told to stop.
+    fn open(&mut self) -> Result<Went> {
+        let mut pause = self.settings.retry;
+        loop {
+            match self.warehouse.open(&self.stop) {
+                Ok(progress) => {
+                    tracing::info!(sink = %self.name, ?progress, "destination opened");
+                    self.progress = progress;
+                    self.attempt = 0;
+                    return Ok(Went::Through);
+                }
+                Err(failure) => {
+                    if self.give_way(failure, &mut pause)? == Went::Stopped {
+                        return Ok(Went::Stopped);
+                    }
+                }
+            }
+        }
+    }
+
+    /// After a failure: waits for the next attempt, or says that there is none.
+    fn give_way(&self, failure: Failure, pause: &mut Duration) -> Result<Went> {
+        if self.stop.is_set() {
+            return Ok(Went::Stopped);
+        }
+        match failure.remedy {
+            Remedy::Nothing => return Err(failure.error),
+            Remedy::Snapshot => {
+                self.forget()?;
+                return Err(failure.error);
+            }
+            Remedy::Retry => {}
+        }
+        tracing::warn!(sink = %self.name, error = %failure.error, "destination failed, trying again");
+        self.status.update(|s| {
+            s.state = "stalled";
+            s.error = Some(failure.error.to_string());
+        });
+        let until = world::instant() + pause.mul_f64(0.5 + world::jitter());
+        *pause = (*pause * 2).min(RETRY_MAX);
+        while let Some(left) = until.checked_duration_since(world::instant()).filter(|d| !d.is_zero()) {
+            if self.stop.is_set() {
+                return Ok(Went::Stopped);
+            }
+            world::sleep(left.min(WAIT));
+        }
+        Ok(Went::Through)
+    }
+
+    /// Takes the destination to tick `hi`, however many attempts that needs. `since`: when the first of the
+    /// changes came, µs since 1970.
+    fn commit(&mut self, effect: Effect, hi: Tick, net: Net, since: i64) -> Result<Went> {
+        let counts = net.counts();
+        let encoded = self.warehouse.encode(&net.rows)?;
+        let staged = staged_rows(&self.shape, &net, &encoded)?;
+        drop((net, encoded));
+        self.memory.put(MEMORY_INTENT, &hi.to_be_bytes())?;
+
+        let from = self.progress;
+        let generation = from.generation + u64::from(effect == Effect::Replace);
+        let mut pause = self.settings.retry;
+        let bytes = loop {
+            let failure = match self.attempt(effect, generation, hi, counts, &staged) {
+                Ok(bytes) => break bytes,
+                Err(failure) => failure,
+            };
+            if self.give_way(failure, &mut pause)? == Went::Stopped || self.open()? == Went::Stopped {
+                return Ok(Went::Stopped);
+            }
+            let now = self.progress;
+            if (now.generation, now.epoch) == (generation, hi) {
+                break 0; // it had happened, only the answer was lost
+            }
+            if (now.generation, now.epoch) != (from.generation, from.epoch) {
+                return Err(self.start_over());
+            }
+        };
+        self.progress = Progress { generation, epoch: hi, fence: self.progress.fence };
+        self.record(hi)?;
+        world::crash_point("sink.recorded");
+        self.status.update(|s| {
+            s.state = "running";
+            s.error = None;
+            s.rows += staged.num_rows() as u64;
+            s.bytes += bytes;
+            s.commits += 1;
+            s.freshness_micros = Some(world::now_micros() - since);
+        });
+        Ok(Went::Through)
+    }
+
+    /// Remembers that the destination is certainly at this tick and lets go of the history before it.
+    fn record(&self, tick: Tick) -> Result<()> {
+        self.memory.put(MEMORY_COMMITTED, &tick.to_be_bytes())?;
+        (self.release)(tick);
+        self.status.update(|s| s.tick_committed = Some(tick));
+        Ok(())
+    }
+
+    /// Stages the batch under a path of its own and applies it. Answers with the bytes staged.
+    fn attempt(
+        &mut self,
+        effect: Effect,
+        generation: u64,
+        hi: Tick,
+        counts: Counts,
+        staged: &RecordBatch,
+    ) -> Step<u64> {
+        let from = self.progress;
+        self.attempt += 1;
+        let directory = format!("{}/g{generation}/{hi:020}/f{}a{}/", self.uuid, from.fence, self.attempt);
+        world::crash_point("sink.before_put");
+        let warehouse = &mut *self.warehouse;
+        let files: Vec<StagedFile> = write_files(staged, self.settings.file_bytes, |name, bytes| {
+            warehouse.put(&format!("{directory}{name}"), bytes)
+        })?;
+        world::crash_point("sink.put");
+        let to = Progress { generation, epoch: hi, fence: from.fence };
+        let bytes = files.iter().map(|f| f.bytes).sum();
+        let batch = Batch { effect, from, to, directory, files, counts };
+        let applied = self.warehouse.apply(&batch);
+        if applied.is_ok() {
+            world::crash_point("sink.committed");
+            self.warehouse.discard(&batch);
+        }
+        applied.map(|()| bytes)
+    }
+
+    /// The destination is where this database's history cannot take it further from: the next start must
+    /// begin with a snapshot.
+    fn start_over(&self) -> Error {
+        if let Err(e) = self.forget() {
+            return e;
+        }
+        let at = match self.progress.generation {
+            0 => "nowhere".to_string(),
+            _ => format!("at tick {}", self.progress.epoch),
+        };
+        Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("the destination is {at}, from where there is no history to go on"),
+        )
+        .with_hint("The sink starts over with a snapshot.")
+    }
+
+    /// An empty value is no tick: whoever starts the sink next gives it a snapshot.
+    fn forget(&self) -> Result<()> {
+        self.memory.put(MEMORY_COMMITTED, &[])?;
+        self.memory.put(MEMORY_INTENT, &[])
+    }
+}
+
+/// Changes that came and were not committed yet.
+struct Gathered {
+    pending: Pending,
+    /// When the first of them came, µs since 1970.
+    since: Option<i64>,
+    /// The last tick that came.
+    seen: Tick,
+}
+
+impl Gathered {
+    fn add(&mut self, change: crate::engine::TickDelta) -> Result<()> {
+        self.seen = change.tick;
+        if let Some(delta) = change.delta {
+            self.pending.push(delta)?;
+            self.since.get_or_insert_with(world::now_micros);
+        }
+        Ok(())
+    }
+}
