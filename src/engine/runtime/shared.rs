@@ -22,11 +22,14 @@ pub(crate) struct Shared {
     pub(crate) holds: Holds,
 }
 
-/// How far each source has been read: the positions of recent ticks, until they are durable.
+/// How far each source has been read.
 #[derive(Default)]
 pub(crate) struct Progress {
-    positions: Mutex<HashMap<String, VecDeque<(Tick, Vec<u8>)>>>,
+    positions: Mutex<HashMap<String, Positions>>,
 }
+
+/// One source's positions: the last durable one and those after it, with their ticks.
+type Positions = VecDeque<(Tick, Vec<u8>)>;
 
 impl Progress {
     /// `source` was read up to `position` in `tick`.
@@ -58,7 +61,7 @@ impl Progress {
 }
 
 /// Forgets positions that a later durable one stands for.
-fn settle(recent: &mut VecDeque<(Tick, Vec<u8>)>, durable: Tick) {
+fn settle(recent: &mut Positions, durable: Tick) {
     while recent.get(1).is_some_and(|(tick, _)| *tick <= durable) {
         recent.pop_front();
     }

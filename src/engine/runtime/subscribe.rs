@@ -174,10 +174,10 @@ impl Subscription {
             let notified = self.shared.ready_async.notified();
             {
                 let mut state = self.shared.state.lock();
-                if !state.waiting.is_empty() || state.ended.is_some() {
-                    if let Some(delta) = self.take(&mut state)? {
-                        return Ok(delta);
-                    }
+                if (!state.waiting.is_empty() || state.ended.is_some())
+                    && let Some(delta) = self.take(&mut state)?
+                {
+                    return Ok(delta);
                 }
             }
             notified.await;

@@ -204,10 +204,14 @@ impl Core {
             }
         }
         for (id, collection) in &mut self.collections {
+            let rows = |id: &CollectionId| {
+                changes.get(id).map_or(0, |deltas| deltas.iter().map(|d| d.num_rows() as u64).sum())
+            };
+            collection.rows_in += collection.reads().iter().map(rows).sum::<u64>();
+            collection.rows_out += rows(id);
             let deltas = changes.get(id);
-            if let Some(deltas) = deltas {
+            if deltas.is_some() {
                 collection.last_tick = tick;
-                collection.rows_out += deltas.iter().map(|d| d.num_rows() as u64).sum::<u64>();
             }
             collection.publishers.retain(|p| p.is_read());
             if !collection.publishers.iter().any(|p| p.wants(tick)) {

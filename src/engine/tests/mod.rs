@@ -1,4 +1,8 @@
 //! The engine as a whole, from plans to answers.
 
+mod compact;
 mod fixture;
+mod hydrate;
+mod journal;
+mod replay;
 mod ticks;
