@@ -3,6 +3,7 @@
 mod copy;
 mod notice;
 mod outcome;
+pub mod pg_catalog;
 mod session;
 
 use std::sync::Arc;
