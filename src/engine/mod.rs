@@ -82,6 +82,14 @@ pub enum InputChange {
         /// Which of them delete; `None`: none.
         deletes: Option<BooleanArray>,
     },
+    /// By key, each key once: the row replaces the key's row, but for the values that were not told, which stay as
+    /// they are (an upstream does not send large values that did not change).
+    Patch {
+        /// The rows, in the input's columns; a value that stays is NULL here.
+        rows: RecordBatch,
+        /// Per column with such values: its position, and in which rows the value stays.
+        unchanged: Vec<(usize, BooleanArray)>,
+    },
     /// Every row goes away.
     Truncate,
 }

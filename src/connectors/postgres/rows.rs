@@ -1,7 +1,8 @@
 //! From replicated rows to changes: one builder per output, emptied when a batch is handed over.
 //!
 //! A table with a key is changed by key; a table without one must tell whole old rows (REPLICA IDENTITY FULL),
-//! and its changes are exact. Changes of one table stay in their order.
+//! and its changes are exact. Changes of one table stay in their order. A large value that an update did not touch
+//! is not sent; such a row is handed over as a patch of the row that is there.
 
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub struct RowBuilder {
     rows: usize,
     any_bad: bool,
     any_remove: bool,
+    /// The columns whose value the one row at hand leaves as it is.
+    unchanged: Vec<usize>,
     closed: Vec<InputChange>,
 }
 
@@ -57,6 +60,7 @@ impl RowBuilder {
             rows: 0,
             any_bad: false,
             any_remove: false,
+            unchanged: Vec::new(),
             closed: Vec::new(),
         })
     }
@@ -75,7 +79,7 @@ impl RowBuilder {
     /// A row that cannot be read comes back as a [`BadRecord`]; if its key can, the key's row goes away.
     ///
     /// # Errors
-    /// 55000 when a large value that did not change was not sent.
+    /// 55000 when a large value was not sent and no row is there to have it from.
     pub fn push(
         &mut self,
         effect: Effect,
@@ -83,14 +87,20 @@ impl RowBuilder {
         places: &[usize],
         position: &str,
     ) -> Result<Option<BadRecord>> {
+        // A patch is a change of its own.
+        let patch = effect == Effect::Put && places.iter().any(|p| tuple.get(*p) == Some(&Value::Unchanged));
+        if patch {
+            self.close()?;
+        }
         let mut bad = self.fill(effect, tuple, places, position)?;
         if bad.is_some() && self.keyed() && effect == Effect::Put {
             // What the table held under this key is no longer true.
             if let Some(worse) = self.fill(Effect::Remove, tuple, places, position)? {
                 bad = Some(worse);
             }
+            self.unchanged.clear();
         }
-        if self.rows >= ROWS_MAX {
+        if patch || self.rows >= ROWS_MAX {
             self.close()?;
         }
         Ok(bad)
@@ -127,19 +137,12 @@ impl RowBuilder {
                         });
                     }
                 }
+                Value::Unchanged if self.output.key.is_empty() || self.output.key.contains(&i) => {
+                    return Err(untold(&self.output, i));
+                }
                 Value::Unchanged => {
-                    return Err(Error::new(
-                        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                        format!(
-                            "an update of {} did not send the unchanged large value of column \"{}\"",
-                            self.output.upstream,
-                            self.output.schema.field(i).name()
-                        ),
-                    )
-                    .with_hint(format!(
-                        "Upstream: ALTER TABLE {} REPLICA IDENTITY FULL;",
-                        self.output.upstream
-                    )));
+                    column.push_null();
+                    self.unchanged.push(i);
                 }
             }
         }
@@ -208,7 +211,11 @@ impl RowBuilder {
             removes = BooleanArray::from(kept.to_data());
         }
         if rows.num_rows() > 0 {
-            self.closed.push(if self.keyed() {
+            self.closed.push(if !self.unchanged.is_empty() {
+                let all = BooleanArray::from(vec![true; rows.num_rows()]);
+                let unchanged = std::mem::take(&mut self.unchanged).into_iter().map(|c| (c, all.clone()));
+                InputChange::Patch { rows, unchanged: unchanged.collect() }
+            } else if self.keyed() {
                 InputChange::Upsert { rows, deletes: self.any_remove.then_some(removes) }
             } else {
                 let weights = self.any_remove.then(|| {
@@ -220,4 +227,17 @@ impl RowBuilder {
         (self.rows, self.any_bad, self.any_remove) = (0, false, false);
         Ok(())
     }
+}
+
+/// The error for a large value that is needed and was not sent.
+pub fn untold(output: &SourceOutput, column: usize) -> Error {
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "an update of {} did not send the unchanged large value of column \"{}\"",
+            output.upstream,
+            output.schema.field(column).name()
+        ),
+    )
+    .with_hint(format!("Upstream: ALTER TABLE {} REPLICA IDENTITY FULL;", output.upstream))
 }

@@ -11,11 +11,12 @@ use hashbrown::HashMap;
 use pgwire_replication::{Lsn, ReplicationClient, ReplicationEvent};
 
 use super::pgoutput::{self, Message, Old, Relation, Tuple, Value};
-use super::rows::{Effect, RowBuilder};
+use super::rows::{Effect, RowBuilder, untold};
 use super::settings::{SourceSettings, check_wal_level, runtime};
 use super::snapshot::{self, Position, Slot};
 use super::tables;
 use crate::connectors::{BadRecord, Source, SourceBatch, SourceContext};
+use crate::engine::InputChange;
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
@@ -253,6 +254,12 @@ impl Follower {
                                 old.get(place) != new.get(place)
                             });
                             if moved {
+                                // The row that has the large values is about to go.
+                                if let Some(c) =
+                                    places.iter().position(|p| new.get(*p) == Some(&Value::Unchanged))
+                                {
+                                    return Err(untold(builder.output(), c));
+                                }
                                 self.bad.extend(builder.push(Effect::Remove, old, places, &at("update"))?);
                             }
                         }
@@ -334,9 +341,9 @@ impl Follower {
             let collection = builder.output().collection;
             for change in builder.take()? {
                 rows += match &change {
-                    crate::engine::InputChange::Delta(d) => d.rows.num_rows(),
-                    crate::engine::InputChange::Upsert { rows, .. } => rows.num_rows(),
-                    crate::engine::InputChange::Truncate => 0,
+                    InputChange::Delta(d) => d.rows.num_rows(),
+                    InputChange::Upsert { rows, .. } | InputChange::Patch { rows, .. } => rows.num_rows(),
+                    InputChange::Truncate => 0,
                 };
                 batch.changes.push((collection, change));
             }

@@ -1,6 +1,7 @@
 //! An input's stored rows, and how changes of every kind become exact deltas against them.
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::SchemaRef;
 
 use crate::engine::delta::{batch, nullable, take_rows, with_schema};
@@ -39,6 +40,10 @@ impl Input {
                 let rows = self.own(&rows)?;
                 return self.upsert(rows, |i| deletes.as_ref().is_some_and(|d| d.is_valid(i) && d.value(i)));
             }
+            InputChange::Patch { rows, unchanged } => {
+                let rows = self.complete(self.own(&rows)?, &unchanged)?;
+                return self.upsert(rows, |_| false);
+            }
             InputChange::Truncate => return self.truncate(),
         };
         if let Some(stored) = &mut self.rows {
@@ -70,10 +75,8 @@ impl Input {
         let (delta, keys) = key.evaluate(Delta::insert(rows), &mut Vec::new())?;
         let last = last_of_each_key(key, &keys)?;
         let rows = take_rows(&delta.rows, &last)?;
-        let columns = keys
-            .columns
-            .iter()
-            .map(|c| Ok(arrow::compute::take(c, &arrow::array::UInt32Array::from(last.clone()), None)?));
+        let columns =
+            keys.columns.iter().map(|c| Ok(arrow::compute::take(c, &UInt32Array::from(last.clone()), None)?));
         let keys = Keys::new(columns.collect::<Result<Vec<_>>>()?, last.len());
 
         let (mut cursor, mut matches) = (Cursor::default(), Matches::default());
@@ -90,6 +93,26 @@ impl Input {
         let (change, keys) = key.evaluate(change, &mut Vec::new())?;
         stored.apply(&key.store(change.clone(), &keys)?, Some(&keys.hashes))?;
         Ok(change.chunks())
+    }
+
+    /// The rows with the values that stay taken from the stored rows of their keys; NULL where there is no such row.
+    fn complete(&mut self, rows: RecordBatch, unchanged: &[(usize, BooleanArray)]) -> Result<RecordBatch> {
+        let (Some(key), Some(stored)) = (&self.key, &mut self.rows) else {
+            return Err(Error::internal(format!("{} has no key to patch by", self.name)));
+        };
+        let (delta, keys) = key.evaluate(Delta::insert(rows), &mut Vec::new())?;
+        let (mut cursor, mut matches) = (Cursor::default(), Matches::default());
+        stored.probe(&keys, true, &mut cursor, usize::MAX, &mut matches)?;
+        let mut place: Vec<Option<u32>> = vec![None; delta.rows.num_rows()];
+        matches.probe.iter().zip(0..).for_each(|(row, found)| place[*row as usize] = Some(found));
+        let place = UInt32Array::from(place);
+        let mut columns = delta.rows.columns().to_vec();
+        for (column, stays) in unchanged {
+            let old = stored.gather(&matches.ids, *column..*column + 1)?;
+            let old = arrow::compute::take(&old[0], &place, None)?;
+            columns[*column] = zip(stays, &old, &columns[*column])?;
+        }
+        Ok(RecordBatch::try_new(delta.rows.schema(), columns)?)
     }
 
     fn truncate(&mut self) -> Result<Vec<Delta>> {
@@ -152,8 +175,6 @@ fn last_of_each_key(key: &KeySpec, keys: &Keys) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use arrow::array::BooleanArray;
 
     use super::*;
     use crate::engine::CollectionId;
@@ -244,6 +265,30 @@ mod tests {
         assert!(tally(&all).is_empty());
         let upsert = InputChange::Upsert { rows: random_delta(&mut rng, 1, false).rows, deletes: None };
         assert!(kept.apply(upsert).is_err(), "there is no key to upsert by");
+    }
+
+    #[test]
+    fn a_patch_keeps_what_it_does_not_tell() {
+        let mut rng = Rng::new(9);
+        let mut input = Input::new(&spec(vec![0], true)).unwrap();
+        let rows = random_delta(&mut rng, 40, false).rows;
+        let mut followed = input.apply(InputChange::Upsert { rows, deletes: None }).unwrap();
+        let before: Vec<RecordBatch> = input.snapshot().unwrap().batches().unwrap();
+        let before = arrow::compute::concat_batches(&before[0].schema(), &before).unwrap();
+        // New values in every column but the key; every other row keeps its last column.
+        let other = random_delta(&mut rng, before.num_rows(), false).rows;
+        let last = before.num_columns() - 1;
+        let stays: BooleanArray = (0..before.num_rows()).map(|i| Some(i % 2 == 0)).collect();
+        let mut patched = other.columns().to_vec();
+        patched[0] = before.column(0).clone();
+        let mut expected = patched.clone();
+        expected[last] = zip(&stays, before.column(last), &patched[last]).unwrap();
+        let patch = RecordBatch::try_new(other.schema(), patched).unwrap();
+        let change = InputChange::Patch { rows: patch, unchanged: vec![(last, stays)] };
+        followed.extend(input.apply(change).unwrap());
+        let expected = Delta::insert(RecordBatch::try_new(other.schema(), expected).unwrap());
+        assert_eq!(tally(&followed), tally(std::slice::from_ref(&expected)));
+        assert_eq!(tally(&input.snapshot().unwrap().deltas().unwrap()), tally(&[expected]));
     }
 
     #[test]

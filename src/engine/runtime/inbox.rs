@@ -190,7 +190,7 @@ fn weigh(transaction: &Transaction) -> (usize, usize) {
     for (_, change) in &transaction.changes {
         let batch = match change {
             InputChange::Delta(delta) => &delta.rows,
-            InputChange::Upsert { rows, .. } => rows,
+            InputChange::Upsert { rows, .. } | InputChange::Patch { rows, .. } => rows,
             InputChange::Truncate => continue,
         };
         rows += batch.num_rows();
