@@ -135,6 +135,7 @@ fn show(change: &InputChange) -> Vec<String> {
             Some(d) if d.value(row) => "x",
             _ => "=",
         }),
+        InputChange::Patch { .. } => vec!["patch".to_string()],
         InputChange::Truncate => vec!["truncate".to_string()],
     }
 }
