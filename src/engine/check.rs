@@ -20,7 +20,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::collect;
 
 use crate::engine::batch::block_on;
-use crate::engine::delta::{nullable, with_schema};
+use crate::engine::delta::{batch, nullable, with_schema};
+use crate::engine::expr::cast_to;
 use crate::engine::plan::optimize::analyse;
 use crate::engine::plan::rewrite;
 use crate::engine::serve::bind::{Overlay, scans};
@@ -106,7 +107,8 @@ fn check_at(snapshot: &EngineSnapshot, id: CollectionId) -> Result<Option<Differ
             query_error: expected.err(),
         },
     };
-    let same = difference.rows.is_empty() && difference.view_error.is_none() && difference.query_error.is_none();
+    let same =
+        difference.rows.is_empty() && difference.view_error.is_none() && difference.query_error.is_none();
     Ok((!same).then_some(difference))
 }
 
@@ -138,7 +140,10 @@ pub fn differing(
         all.push(Delta { rows: with_schema(&delta.rows, &schema)?, weights: delta.weights });
     }
     for rows in expected {
-        all.push(Delta::delete(with_schema(&rows, &schema)?));
+        let columns =
+            rows.columns().iter().zip(schema.fields()).map(|(c, f)| cast_to(c.clone(), f.data_type()));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        all.push(Delta::delete(batch(&schema, columns, rows.num_rows())?));
     }
     let left = Delta::concat(&schema, &all)?.consolidate()?;
     if left.is_empty() || !aggregates_floats(plan)? { Ok(left) } else { unlike(left) }

@@ -13,8 +13,8 @@ use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, DistinctOn, Expr, FetchType, Filter, Join, LogicalPlan, LogicalPlanBuilder, Projection,
-    SkipType, Union, Window, cast, lit, when,
+    Aggregate, Distinct, DistinctOn, Expr, FetchType, Filter, Join, LogicalPlan, LogicalPlanBuilder,
+    Projection, SkipType, Union, Window, cast, lit, when,
 };
 
 use super::lower::unaliased;
@@ -47,7 +47,8 @@ pub(super) struct Domain {
 impl Domain {
     /// The values of some columns of the plan around the subquery.
     pub(super) fn new(around: &LogicalPlan, outer: &[Column]) -> Planned<Domain> {
-        let columns = outer.iter().enumerate().map(|(i, c)| Expr::Column(c.clone()).alias(format!("__domain_{i}")));
+        let columns =
+            outer.iter().enumerate().map(|(i, c)| Expr::Column(c.clone()).alias(format!("__domain_{i}")));
         let values = LogicalPlanBuilder::from(around.clone()).project(columns)?.distinct()?.build()?;
         Ok(Domain { values, outer: outer.to_vec() })
     }
@@ -57,7 +58,8 @@ impl Domain {
         let (plan, keys) = self.carry(plan, names)?;
         // Whoever joins it may give it one name, so its own must do without.
         let name = names.next("__key");
-        let renamed: Vec<Column> = (0..keys.len()).map(|i| Column::from_name(format!("{name}_{i}"))).collect();
+        let renamed: Vec<Column> =
+            (0..keys.len()).map(|i| Column::from_name(format!("{name}_{i}"))).collect();
         let columns = plan.schema().columns().into_iter().filter(|c| !keys.contains(c)).map(Expr::Column);
         let columns: Vec<Expr> = columns
             .chain(keys.iter().zip(&renamed).map(|(k, r)| Expr::Column(k.clone()).alias(r.name.clone())))
@@ -68,7 +70,8 @@ impl Domain {
     /// The domain itself, under names of its own.
     fn fresh(&self, names: &mut Names) -> Planned<Carried> {
         let name = names.next("__dom");
-        let keys: Vec<Column> = (0..self.outer.len()).map(|i| Column::from_name(format!("{name}_{i}"))).collect();
+        let keys: Vec<Column> =
+            (0..self.outer.len()).map(|i| Column::from_name(format!("{name}_{i}"))).collect();
         let columns = self.values.schema().columns().into_iter().zip(&keys);
         let columns = columns.map(|(c, k)| Expr::Column(c).alias(k.name.clone()));
         Ok((LogicalPlanBuilder::from(self.values.clone()).project(columns)?.build()?, keys))
@@ -114,7 +117,11 @@ impl Domain {
                 for (e, (qualifier, field)) in p.expr.iter().zip(p.schema.iter()) {
                     let moved = self.inside(e.clone(), &keys)?;
                     let kept = moved == *e || matches!(moved, Expr::Alias(_));
-                    exprs.push(if kept { moved } else { moved.alias_qualified(qualifier.cloned(), field.name()) });
+                    exprs.push(if kept {
+                        moved
+                    } else {
+                        moved.alias_qualified(qualifier.cloned(), field.name())
+                    });
                 }
                 exprs.extend(keys.iter().cloned().map(Expr::Column));
                 Ok((LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?), keys))
@@ -174,7 +181,8 @@ impl Domain {
 
     fn union(&self, union: &Union, names: &mut Names) -> Planned<Carried> {
         let name = names.next("__dom");
-        let keys: Vec<Column> = (0..self.outer.len()).map(|i| Column::from_name(format!("{name}_{i}"))).collect();
+        let keys: Vec<Column> =
+            (0..self.outer.len()).map(|i| Column::from_name(format!("{name}_{i}"))).collect();
         let mut inputs = Vec::with_capacity(union.inputs.len());
         for input in &union.inputs {
             let own = input.schema().columns();
@@ -199,7 +207,9 @@ impl Domain {
         let (in_left, in_right) = (self.refers(&join.left), self.refers(&join.right));
         let conditions: Vec<Expr> =
             join.on.iter().map(|(l, r)| l.clone().eq(r.clone())).chain(join.filter.clone()).collect();
-        use JoinType::{Full, Inner, Left, LeftAnti, LeftMark, LeftSemi, Right, RightAnti, RightMark, RightSemi};
+        use JoinType::{
+            Full, Inner, Left, LeftAnti, LeftMark, LeftSemi, Right, RightAnti, RightMark, RightSemi,
+        };
         // The side whose rows come out on their own account must know for which combination they do.
         let (carry_left, carry_right) = match join.join_type {
             Inner => (in_left || !in_right, in_right),
@@ -225,7 +235,8 @@ impl Domain {
         let name = names.next("__dom");
         let both: Vec<Column> = (0..keys.len()).map(|i| Column::from_name(format!("{name}_{i}"))).collect();
         let either = left_keys.into_iter().zip(right_keys).zip(&both).map(|((l, r), k)| {
-            let either = when(Expr::Column(l.clone()).is_null(), Expr::Column(r)).otherwise(Expr::Column(l))?;
+            let either =
+                when(Expr::Column(l.clone()).is_null(), Expr::Column(r)).otherwise(Expr::Column(l))?;
             Planned::Ok(either.alias(k.name.clone()))
         });
         let columns = join.schema.columns().into_iter().map(|c| Ok(Expr::Column(c)));
@@ -239,7 +250,8 @@ impl Domain {
 
     fn aggregate(&self, aggregate: &Aggregate, names: &mut Names) -> Planned<Carried> {
         let (input, keys) = self.carry(&aggregate.input, names)?;
-        let input_columns = aggregate.schema.iter().zip(aggregate.group_expr.iter().chain(&aggregate.aggr_expr));
+        let input_columns =
+            aggregate.schema.iter().zip(aggregate.group_expr.iter().chain(&aggregate.aggr_expr));
         let mut exprs = Vec::with_capacity(aggregate.schema.fields().len());
         for ((qualifier, field), e) in input_columns {
             let moved = self.inside(e.clone(), &keys)?;
@@ -287,7 +299,8 @@ impl Domain {
         let mut select: Vec<Expr> = window.input.schema().columns().into_iter().map(Expr::Column).collect();
         let outputs = window.schema.iter().skip(select.len());
         for (e, (qualifier, field)) in window.window_expr.iter().zip(outputs) {
-            let Expr::WindowFunction(mut function) = unaliased(&self.inside(e.clone(), &keys)?).clone() else {
+            let Expr::WindowFunction(mut function) = unaliased(&self.inside(e.clone(), &keys)?).clone()
+            else {
                 return Err(Error::internal("a window computes something else").into());
             };
             function.params.partition_by.extend(keys.iter().cloned().map(Expr::Column));
@@ -301,7 +314,13 @@ impl Domain {
     }
 
     /// LIMIT for each combination, by row number.
-    fn limit(&self, input: &LogicalPlan, skip: usize, fetch: Option<usize>, names: &mut Names) -> Planned<Carried> {
+    fn limit(
+        &self,
+        input: &LogicalPlan,
+        skip: usize,
+        fetch: Option<usize>,
+        names: &mut Names,
+    ) -> Planned<Carried> {
         match input {
             // The number is that of the rows below, in whose order the limit cuts.
             LogicalPlan::Projection(p) => {

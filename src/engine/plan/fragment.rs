@@ -132,9 +132,8 @@ impl Ports<'_> {
         let port = self.nodes.len();
         // Positions for names: unlike the plan's own they are unique without a qualifier.
         let fields = plan.schema().fields().iter().enumerate();
-        let fields: Vec<_> = fields
-            .map(|(i, f)| f.as_ref().clone().with_name(format!("c{i}")).with_nullable(true))
-            .collect();
+        let fields: Vec<_> =
+            fields.map(|(i, f)| f.as_ref().clone().with_name(format!("c{i}")).with_nullable(true)).collect();
         let schema = Arc::new(Schema::new(fields));
         self.nodes.push(node);
         self.schemas.push(Arc::clone(&schema));

@@ -53,11 +53,18 @@ pub struct Lowered {
 /// # Errors
 /// `0A000` with the fragment's name for what neither an operator nor DataFusion's batch execution can do.
 pub fn lower(plan: &LogicalPlan) -> Result<Lowered> {
-    let schema = schema_of(plan);
-    let plan = optimize(plan.clone())?;
-    let mut lowering = Lowering::default();
-    let root = lowering.node(&plan)?;
-    Ok(Lowered { nodes: lowering.nodes, root, schema })
+    let lowered = || {
+        let schema = schema_of(plan);
+        let plan = optimize(plan.clone())?;
+        let mut lowering = Lowering::default();
+        let root = lowering.node(&plan)?;
+        // Folded constants may give a narrower type than the plan stated before.
+        let root = lowering.cast(root, &schema)?;
+        Ok(Lowered { nodes: lowering.nodes, root, schema })
+    };
+    // DataFusion asserts some of what it believes of plans; nothing of ours is touched when it is wrong.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(lowered))
+        .unwrap_or_else(|_| Err(Error::internal("the planner panicked on this query")))
 }
 
 /// A plan's output columns, every one nullable: plans are cleverer about NULL than operators care to be.

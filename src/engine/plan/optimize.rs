@@ -32,7 +32,7 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerContext, OptimizerRule};
 
 use super::rewrite;
 use crate::error::Result;
@@ -75,7 +75,17 @@ pub fn options() -> ConfigOptions {
 
 /// Resolves types and grouping functions. Does nothing to a plan that was analysed before.
 pub fn analyse(plan: LogicalPlan) -> Result<LogicalPlan> {
-    Ok(Analyzer::new().execute_and_check(plan, &options(), |_, _| {})?)
+    Ok(analyse_by(&Analyzer::new().rules, plan, &options())?)
+}
+
+/// Analyses by these rules, without DataFusion's check of whether it could run the plan as it stands: most subqueries
+/// that it could not are joins after [`rewrite::normalise`].
+pub fn analyse_by(
+    rules: &[Arc<dyn AnalyzerRule + Send + Sync>],
+    plan: LogicalPlan,
+    options: &ConfigOptions,
+) -> datafusion::error::Result<LogicalPlan> {
+    rules.iter().try_fold(plan, |plan, rule| rule.analyze(plan, options))
 }
 
 /// A view's plan, ready to be lowered: with one possible answer, and optimised.

@@ -154,7 +154,8 @@ fn distinct_on(on: DistinctOn) -> Planned<LogicalPlan> {
     let number = Expr::from(number);
     let rank = Expr::Column(Column::from_name(number.schema_name().to_string()));
     let names = on.schema.iter().zip(on.select_expr);
-    let select: Vec<Expr> = names.map(|((q, f), e)| unalias(e).alias_qualified(q.cloned(), f.name())).collect();
+    let select: Vec<Expr> =
+        names.map(|((q, f), e)| unalias(e).alias_qualified(q.cloned(), f.name())).collect();
     LogicalPlanBuilder::from(on.input).window([number])?.filter(rank.eq(lit(1u64)))?.project(select)?.build()
 }
 
@@ -176,8 +177,11 @@ fn windows(window: Window) -> Planned<Transformed<LogicalPlan>> {
         Expr::WindowFunction(function)
     });
     let Some(exprs) = exprs else { return Ok(Transformed::no(LogicalPlan::Window(window))) };
-    let changed = LogicalPlanBuilder::from(window.input).window(exprs)?.build()?;
-    renamed(changed, &window.schema)
+    let mut columns = schema.columns();
+    columns.extend(exprs.iter().map(|e| Column::from_name(e.schema_name().to_string())));
+    // Functions of different orders now are of different nodes.
+    let input = Arc::unwrap_or_clone(window.input);
+    renamed(LogicalPlanBuilder::window_plan(input, exprs)?, columns, &window.schema)
 }
 
 /// Aggregate functions whose answer depends on the order get one.
@@ -194,7 +198,8 @@ fn aggregates(aggregate: Aggregate) -> Planned<Transformed<LogicalPlan>> {
     });
     let Some(exprs) = exprs else { return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate))) };
     let changed = LogicalPlan::Aggregate(Aggregate::try_new(aggregate.input, aggregate.group_expr, exprs)?);
-    renamed(changed, &aggregate.schema)
+    let columns = changed.schema().columns();
+    renamed(changed, columns, &aggregate.schema)
 }
 
 /// The expressions with `change` made below their aliases; `None` when it changes nothing.
@@ -212,9 +217,9 @@ fn determined(exprs: &[Expr], change: impl Fn(Expr) -> Expr) -> Option<Vec<Expr>
     (changed != exprs).then_some(changed)
 }
 
-/// The plan with its columns called as in `schema`.
-fn renamed(plan: LogicalPlan, schema: &DFSchema) -> Planned<Transformed<LogicalPlan>> {
-    let names = plan.schema().columns().into_iter().zip(schema.iter());
+/// These columns of the plan, called as in `schema`.
+fn renamed(plan: LogicalPlan, columns: Vec<Column>, schema: &DFSchema) -> Planned<Transformed<LogicalPlan>> {
+    let names = columns.into_iter().zip(schema.iter());
     let names: Vec<Expr> = names
         .map(|(column, (qualifier, field))| {
             let same = column.relation.as_ref() == qualifier && &column.name == field.name();

@@ -15,8 +15,8 @@ use datafusion::functions_aggregate::min_max::min_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, Join, JoinConstraint, LogicalPlan,
-    LogicalPlanBuilder, Operator, SkipType, Subquery, lit, when,
+    Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, Join, JoinConstraint,
+    LogicalPlan, LogicalPlanBuilder, Operator, SkipType, Subquery, lit, when,
 };
 
 use super::dependent::{Domain, Names, outer_columns};
@@ -43,9 +43,10 @@ impl Subqueries {
         }
         match node {
             LogicalPlan::Filter(filter) => self.filter(filter),
-            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) | LogicalPlan::Sort(_) => {
-                self.other(node)
-            }
+            LogicalPlan::Projection(_)
+            | LogicalPlan::Aggregate(_)
+            | LogicalPlan::Window(_)
+            | LogicalPlan::Sort(_) => self.other(node),
             node => Ok(Transformed::no(node)),
         }
     }
@@ -86,7 +87,10 @@ impl Subqueries {
             let lifted = self.lift(expr.clone(), &mut input, leave)?;
             changed |= lifted != expr;
             // A projection's or aggregate's column is called as before.
-            let named = matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_));
+            let named = matches!(
+                node,
+                LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_)
+            );
             exprs.push(if named && lifted != expr && !matches!(lifted, Expr::Alias(_)) {
                 lifted.alias_qualified(expr.qualified_name().0, expr.qualified_name().1)
             } else {
@@ -134,7 +138,7 @@ impl Subqueries {
 
     /// `x IN (…)` in three-valued logic.
     fn contains(&mut self, input: &mut LogicalPlan, x: Expr, subquery: &LogicalPlan) -> Planned<Expr> {
-        let y = first_column(subquery)?;
+        let y = only_column(subquery)?;
         let equal = Expr::Column(y.clone()).eq(outer(&x, input.schema())?);
         let equal = LogicalPlanBuilder::from(subquery.clone()).filter(coerced(equal, subquery)?)?.build()?;
         let x_null = x.nullable(input.schema())?;
@@ -157,8 +161,9 @@ impl Subqueries {
     fn compare(&mut self, input: &mut LogicalPlan, comparison: SetComparison) -> Planned<Expr> {
         let SetComparison { expr: x, subquery, op, quantifier } = comparison;
         let subquery = subquery.subquery.as_ref();
-        let y = Expr::Column(first_column(subquery)?);
-        let compared = Expr::BinaryExpr(BinaryExpr::new(Box::new(outer(&x, input.schema())?), op, Box::new(y)));
+        let y = Expr::Column(only_column(subquery)?);
+        let compared =
+            Expr::BinaryExpr(BinaryExpr::new(Box::new(outer(&x, input.schema())?), op, Box::new(y)));
         let compared = coerced(compared, subquery)?;
         let decided = quantifier == SetQuantifier::Any;
         let decisive = if decided { compared.clone() } else { Expr::Not(Box::new(compared.clone())) };
@@ -175,7 +180,8 @@ impl Subqueries {
         let outer = outer_columns(subquery, input.schema());
         let name = self.names.next("__mark");
         let (right, pairs) = if outer.is_empty() {
-            let one = LogicalPlanBuilder::from(subquery.clone()).project([lit(1i64).alias("one")])?.build()?;
+            let one =
+                LogicalPlanBuilder::from(subquery.clone()).project([lit(1i64).alias("one")])?.build()?;
             (one, Vec::new())
         } else {
             let domain = Domain::new(input, &outer)?;
@@ -191,20 +197,28 @@ impl Subqueries {
     /// The subquery's one value, NULL without a row, an error with more than one.
     fn scalar(&mut self, input: &mut LogicalPlan, subquery: Subquery, leave: bool) -> Planned<Expr> {
         let plan = Arc::unwrap_or_clone(subquery.subquery.clone());
-        let value = Expr::Column(first_column(&plan)?);
+        let value = Expr::Column(only_column(&plan)?);
         if is_single_row(&plan)? {
-            return self.value(input, &plan, vec![first_column(&plan)?]).map(|mut v| v.swap_remove(0));
+            return self.value(input, &plan, vec![only_column(&plan)?]).map(|mut v| v.swap_remove(0));
         }
         let value_type = plan.schema().field(0).data_type().clone();
         let function = if value_type.is_nested() { first_value_udaf() } else { min_udaf() };
         let calls = [(count_udaf(), lit(1i64), "n"), (function, value, "v")].map(|(function, arg, name)| {
-            Expr::AggregateFunction(AggregateFunction::new_udf(function, vec![arg], false, None, vec![], None))
-                .alias(name)
+            Expr::AggregateFunction(AggregateFunction::new_udf(
+                function,
+                vec![arg],
+                false,
+                None,
+                vec![],
+                None,
+            ))
+            .alias(name)
         });
         let counted = LogicalPlanBuilder::from(plan.clone()).aggregate(Vec::<Expr>::new(), calls)?.build()?;
         if leave && is_liftable(&plan, input.schema(), true)? {
             let [count, value] = ["n", "v"].map(|name| {
-                let one = LogicalPlanBuilder::from(counted.clone()).project([Column::from_name(name)])?.build()?;
+                let one =
+                    LogicalPlanBuilder::from(counted.clone()).project([Column::from_name(name)])?.build()?;
                 Planned::Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(one), ..subquery.clone() }))
             });
             return Ok(single_row(count?, value?));
@@ -218,7 +232,12 @@ impl Subqueries {
     }
 
     /// Columns of a subquery that gives at most one row.
-    fn value(&mut self, input: &mut LogicalPlan, plan: &LogicalPlan, columns: Vec<Column>) -> Planned<Vec<Expr>> {
+    fn value(
+        &mut self,
+        input: &mut LogicalPlan,
+        plan: &LogicalPlan,
+        columns: Vec<Column>,
+    ) -> Planned<Vec<Expr>> {
         let outer = outer_columns(plan, input.schema());
         let name = self.names.next("__value");
         let (right, keys) = if outer.is_empty() {
@@ -230,7 +249,9 @@ impl Subqueries {
         let keep: Vec<Expr> = values.chain(keys.iter().cloned().map(Expr::Column)).collect();
         let right = LogicalPlanBuilder::from(right).project(keep)?.build()?;
         self.join(input, right, outer, keys, &name, JoinType::Left)?;
-        Ok((0..columns.len()).map(|i| Expr::Column(Column::new(Some(name.clone()), format!("v{i}")))).collect())
+        Ok((0..columns.len())
+            .map(|i| Expr::Column(Column::new(Some(name.clone()), format!("v{i}"))))
+            .collect())
     }
 
     /// Joins the subquery's rows, under `name`, to the rows around it.
@@ -293,7 +314,8 @@ impl Subqueries {
         }
         let on = join.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
         let condition = conjunction(on.chain(join.filter.clone())).unwrap_or_else(|| lit(true));
-        let pairs = LogicalPlanBuilder::from(join.left).cross_join(Arc::unwrap_or_clone(join.right))?.build()?;
+        let pairs =
+            LogicalPlanBuilder::from(join.left).cross_join(Arc::unwrap_or_clone(join.right))?.build()?;
         let filtered = self.filter(Filter::try_new(condition, Arc::new(pairs))?)?;
         Ok(Transformed::yes(filtered.data))
     }
@@ -316,10 +338,12 @@ fn lateral_side(plan: &LogicalPlan) -> Option<LogicalPlan> {
     }
 }
 
-fn first_column(plan: &LogicalPlan) -> Planned<Column> {
-    match plan.schema().columns().into_iter().next() {
-        Some(column) => Ok(column),
-        None => Err(Error::new(crate::SqlState::SYNTAX_ERROR, "subquery must return one column").into()),
+fn only_column(plan: &LogicalPlan) -> Planned<Column> {
+    match <[Column; 1]>::try_from(plan.schema().columns()) {
+        Ok([column]) => Ok(column),
+        Err(_) => {
+            Err(Error::new(crate::SqlState::SYNTAX_ERROR, "subquery must return only one column").into())
+        }
     }
 }
 
@@ -353,7 +377,10 @@ fn bare(plan: &LogicalPlan) -> Planned<&LogicalPlan> {
         LogicalPlan::Distinct(Distinct::All(input)) => bare(input)?,
         LogicalPlan::Limit(limit)
             if matches!(limit.get_skip_type()?, SkipType::Literal(0))
-                && matches!(limit.get_fetch_type()?, FetchType::Literal(Some(1..)) | FetchType::Literal(None)) =>
+                && matches!(
+                    limit.get_fetch_type()?,
+                    FetchType::Literal(Some(1..)) | FetchType::Literal(None)
+                ) =>
         {
             bare(&limit.input)?
         }
@@ -391,10 +418,13 @@ fn is_plain_scalar(subquery: &Subquery, scope: &DFSchema) -> Planned<bool> {
     }
     loop {
         match plan {
-            LogicalPlan::Projection(p) if !plan.contains_outer_reference() && !has_subquery(plan) => plan = &p.input,
+            LogicalPlan::Projection(p) if !plan.contains_outer_reference() && !has_subquery(plan) => {
+                plan = &p.input
+            }
             LogicalPlan::SubqueryAlias(a) => plan = &a.input,
             LogicalPlan::Aggregate(a) => {
-                let plain = a.group_expr.is_empty() && !plan.contains_outer_reference() && !has_subquery(plan);
+                let plain =
+                    a.group_expr.is_empty() && !plan.contains_outer_reference() && !has_subquery(plan);
                 return Ok(plain && is_liftable(&a.input, scope, true)?);
             }
             _ => return Ok(false),

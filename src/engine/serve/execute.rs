@@ -19,8 +19,7 @@ const BATCH_ROWS: usize = 8192;
 pub fn session_state() -> SessionState {
     static STATE: OnceLock<SessionState> = OnceLock::new();
     let state = STATE.get_or_init(|| {
-        let mut config =
-            SessionConfig::new().with_target_partitions(PARTITIONS).with_batch_size(BATCH_ROWS);
+        let mut config = SessionConfig::new().with_target_partitions(PARTITIONS).with_batch_size(BATCH_ROWS);
         // Subqueries are joins in views; reads do the same, so both say the same.
         config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         SessionStateBuilder::new().with_config(config).with_default_features().build()

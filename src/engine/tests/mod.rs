@@ -5,4 +5,5 @@ mod fixture;
 mod hydrate;
 mod journal;
 mod replay;
+mod shapes;
 mod ticks;

@@ -59,7 +59,8 @@ impl Aggregate {
     pub fn new(spec: &AggregateSpec) -> Result<Aggregate> {
         let key = KeySpec::new(&spec.keys, &spec.input)?;
         let mut inputs = Vec::new();
-        let calls = spec.calls.iter().map(|c| Call::new(c, &spec.input, &mut inputs)).collect::<Result<_>>()?;
+        let calls =
+            spec.calls.iter().map(|c| Call::new(c, &spec.input, &mut inputs)).collect::<Result<_>>()?;
         let mut aggregate = Aggregate {
             groups: Table::new(key.types().to_vec()),
             global: spec.keys.is_empty(),
@@ -133,7 +134,8 @@ impl Aggregate {
             for column in &results.columns {
                 columns.push(arrow::compute::take(column, &at, None)?);
             }
-            let typed = columns.into_iter().zip(self.schema.fields()).map(|(c, f)| expr::cast_to(c, f.data_type()));
+            let typed =
+                columns.into_iter().zip(self.schema.fields()).map(|(c, f)| expr::cast_to(c, f.data_type()));
             let rows = batch(&self.schema, typed.collect::<Result<Vec<_>>>()?, positions.len())?;
             out.deltas.push(if weight > 0 { Delta::insert(rows) } else { Delta::delete(rows) });
         }
@@ -168,7 +170,8 @@ impl Operator for Aggregate {
         // The inputs go along as columns, so that rows whose key fails leave them too.
         let mut columns = delta.rows.columns().to_vec();
         let fields = delta.rows.schema();
-        let extra = inputs.iter().map(|c| arrow::datatypes::Field::new("input", c.data_type().clone(), true).into());
+        let extra =
+            inputs.iter().map(|c| arrow::datatypes::Field::new("input", c.data_type().clone(), true).into());
         let fields = fields.fields().iter().cloned().chain(extra).collect::<Vec<_>>();
         columns.extend(inputs);
         let wide = batch(&arrow::datatypes::Schema::new(fields).into(), columns, delta.num_rows())?;
