@@ -97,39 +97,24 @@ impl Operator for Distinct {
 mod tests {
     use super::*;
     use crate::engine::keys::weak;
-    use crate::engine::ops::testing::{Rng, random_delta, random_tick, tally};
+    use crate::engine::ops::testing::{Multiset, check_operator, key_text};
 
     fn check(seed: u64) {
-        let mut rng = Rng::new(seed);
-        let mut op = Distinct::new();
-        let mut history = [Vec::new()];
-        let mut emitted = Vec::new();
-        for _ in 0..25 {
-            let out = random_tick(&mut rng, &mut op, &mut history, |rng, _| {
-                let n = rng.below(40);
-                random_delta(rng, n, true)
-            });
-            emitted.extend(out.deltas);
-            let mut expected = std::collections::BTreeMap::new();
-            for (row, weight) in tally(&history[0]) {
-                *expected
-                    .entry(row.iter().map(|v| v.replace("-0.0", "0.0")).collect::<Vec<_>>())
-                    .or_insert(0) += weight;
-            }
-            expected.retain(|_, w: &mut i64| *w > 0);
-            expected.values_mut().for_each(|w| *w = 1);
-            assert_eq!(tally(&emitted), expected);
-        }
-        // And everything goes again.
-        let mut out = Output::default();
-        for delta in history[0].drain(..) {
-            op.push(0, delta.negate(), &mut out).unwrap();
-        }
-        op.finish(&mut out).unwrap();
-        op.commit().unwrap();
-        emitted.extend(out.deltas);
-        assert!(tally(&emitted).is_empty());
-        assert_eq!(op.state_rows(), 0);
+        check_operator(
+            seed,
+            1,
+            40,
+            || Box::new(Distinct::new()),
+            |inputs| {
+                let mut rows = Multiset::new();
+                for (row, weight) in &inputs[0] {
+                    *rows.entry(row.iter().map(|v| key_text(v)).collect()).or_default() += weight;
+                }
+                rows.retain(|_, weight| *weight > 0);
+                rows.values_mut().for_each(|weight| *weight = 1);
+                (rows, 0)
+            },
+        );
     }
 
     #[test]

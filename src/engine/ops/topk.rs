@@ -238,3 +238,83 @@ fn difference(before: Shown, after: Shown, changes: &mut Vec<(Box<[u8]>, i64)>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+    use std::collections::BTreeMap;
+
+    use datafusion::physical_expr::expressions::Column;
+
+    use super::*;
+    use crate::engine::keys::weak;
+    use crate::engine::ops::testing::{Multiset, check_operator, key_text, sample_schema};
+
+    fn column(c: usize) -> Expr {
+        Arc::new(Column::new(["a", "f", "s"][c], c))
+    }
+
+    /// Two texts of column `c`, NULL first, NaN last, and -0.0 before 0.0 unless `canonical`.
+    fn compare(c: usize, a: &str, b: &str, canonical: bool) -> Ordering {
+        match (a == "∅", b == "∅") {
+            (false, false) => {}
+            (a, b) => return b.cmp(&a),
+        }
+        let float = |v: &str| if canonical { key_text(v) } else { v.to_string() }.parse::<f64>().unwrap();
+        match c {
+            0 => a.parse::<i64>().unwrap().cmp(&b.parse().unwrap()),
+            1 => float(a).total_cmp(&float(b)),
+            _ => a.cmp(b),
+        }
+    }
+
+    fn check(seed: u64) {
+        let partition: Vec<usize> = [vec![], vec![0], vec![1, 2]][seed as usize % 3].clone();
+        let order: Vec<(usize, bool)> =
+            [vec![], vec![(1, false)], vec![(0, true), (2, false)]][(seed / 3) as usize % 3].clone();
+        let (offset, limit) =
+            [(0, Some(1)), (0, Some(3)), (2, Some(2)), (1, None), (0, Some(0))][seed as usize % 5];
+        let options = |descending| SortOptions { descending, nulls_first: true };
+        let spec = TopKSpec {
+            partition: partition.iter().map(|c| column(*c)).collect(),
+            order: order.iter().map(|(c, descending)| (column(*c), options(*descending))).collect(),
+            offset,
+            limit,
+            schema: sample_schema(),
+        };
+        let naive = |inputs: &[Multiset]| {
+            let mut parts: BTreeMap<Vec<String>, Vec<Vec<String>>> = BTreeMap::new();
+            for (row, weight) in &inputs[0] {
+                let part = parts.entry(partition.iter().map(|c| key_text(&row[*c])).collect()).or_default();
+                (0..*weight).for_each(|_| part.push(row.clone()));
+            }
+            let mut rows = Multiset::new();
+            for part in parts.values_mut() {
+                part.sort_by(|a, b| {
+                    let by_order = order.iter().map(|(c, descending)| {
+                        let ordering = compare(*c, &a[*c], &b[*c], true);
+                        // NULL stays first.
+                        if *descending && a[*c] != "∅" && b[*c] != "∅" {
+                            ordering.reverse()
+                        } else {
+                            ordering
+                        }
+                    });
+                    let by_row = (0..3).map(|c| compare(c, &a[c], &b[c], false));
+                    by_order.chain(by_row).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+                });
+                for row in part.iter().skip(offset).take(limit.unwrap_or(usize::MAX)) {
+                    *rows.entry(row.clone()).or_default() += 1;
+                }
+            }
+            (rows, 0)
+        };
+        check_operator(seed, 1, 25, || Box::new(TopK::new(&spec).unwrap()), naive);
+    }
+
+    #[test]
+    fn it_shows_the_first_rows_of_each_partition() {
+        (0..45).for_each(check);
+        weak::with(|| (45..54).for_each(check));
+    }
+}

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 const BIG: f64 = f64::from_bits((1023 + 900) << 52);
 const SCALE: f64 = f64::from_bits((1023 + 200) << 52);
 
+/// Numbers below it would lose bits if they were scaled down.
+const TINY: f64 = f64::from_bits((1023 - 600) << 52);
+
 /// Exact sums by slot.
 #[derive(Default)]
 pub(super) struct FloatSums {
@@ -51,7 +54,7 @@ impl FloatSums {
         if value.abs() >= BIG {
             let aside = self.aside.entry(slot).or_default();
             grow(&mut aside.big, value / SCALE);
-            self.tidy(slot);
+            self.settle(slot);
             return;
         }
         let sum = &mut self.sums[slot as usize];
@@ -62,6 +65,23 @@ impl FloatSums {
         if rest != 0.0 || !self.aside.is_empty() {
             self.add_rest(slot, rest);
         }
+    }
+
+    /// Lets big numbers and others cancel, and moves back those that are not big any more.
+    fn settle(&mut self, slot: u32) {
+        let aside = self.aside.entry(slot).or_default();
+        let sum = &mut self.sums[slot as usize];
+        // Tiny numbers stay where they are: scaled down they would lose bits.
+        let parts = [std::mem::take(&mut aside.rest), vec![sum[1], sum[0]]].concat();
+        *sum = [0.0; 2];
+        let (tiny, others): (Vec<f64>, Vec<f64>) = parts.into_iter().partition(|p| p.abs() < TINY);
+        others.iter().for_each(|p| grow(&mut aside.big, p / SCALE));
+        let big = std::mem::take(&mut aside.big);
+        let (small, big): (Vec<f64>, Vec<f64>) = big.into_iter().partition(|p| p.abs() < BIG / SCALE);
+        aside.big = big;
+        let small = small.iter().map(|p| p * SCALE);
+        tiny.into_iter().chain(small).for_each(|p| grow(&mut aside.rest, p));
+        self.add_rest(slot, 0.0);
     }
 
     /// Adds what two floats cannot hold, and moves back what they can.
@@ -81,23 +101,22 @@ impl FloatSums {
     /// Twice, four times … as often is exact, so a weight is added bit by bit.
     fn add_often(&mut self, slot: u32, value: f64, weight: i64) {
         let sign = if weight < 0 { -1.0 } else { 1.0 };
-        let (mut bits, mut scaled) = (weight.unsigned_abs(), value * sign);
+        let big = value.abs() >= BIG / SCALE;
+        let (mut bits, mut doubled) = (weight.unsigned_abs(), value * sign);
+        if big {
+            doubled /= SCALE;
+        }
         while bits != 0 {
-            if scaled.is_infinite() {
-                // Beyond the range even scaled once: far off any number, but counted, so that it can be taken back.
-                let times = i64::try_from(bits).unwrap_or(i64::MAX);
-                self.add_special(
-                    slot,
-                    scaled,
-                    times * sign as i64 * value.signum() as i64 * scaled.signum() as i64,
-                );
-                return;
-            }
-            if bits & 1 == 1 {
-                self.add_once(slot, scaled);
+            match bits & 1 == 1 {
+                true if big => grow(&mut self.aside.entry(slot).or_default().big, doubled),
+                true => self.add_once(slot, doubled),
+                false => {}
             }
             bits >>= 1;
-            scaled *= 2.0;
+            doubled *= 2.0;
+        }
+        if big {
+            self.settle(slot);
         }
     }
 
@@ -222,6 +241,9 @@ mod tests {
         assert_eq!(sum_of(&[(1e300, 1), (1.0, 1), (1e-300, 1), (1e300, -1), (1.0, -1)]), 1e-300);
         assert_eq!(sum_of(&[(f64::MAX, 1), (f64::MAX, 1), (3.5, 1), (f64::MAX, -2)]), 3.5);
         assert_eq!(sum_of(&[(f64::MAX, 2)]), f64::INFINITY);
+        let half = f64::MAX / 2.0;
+        assert_eq!(sum_of(&[(half, 4), (1e-300, 1), (half, -1), (half, -1), (half, -2)]), 1e-300);
+        assert_eq!(sum_of(&[(f64::MAX, i64::MAX), (7.0, 1), (f64::MAX, -i64::MAX)]), 7.0);
         assert_eq!(sum_of(&[(f64::MAX, 3), (f64::MAX, -2)]), f64::MAX);
         assert_eq!(sum_of(&[(f64::NAN, 1), (2.0, 1), (f64::NAN, -1)]), 2.0);
         assert_eq!(sum_of(&[(f64::INFINITY, 1), (2.0, 1)]), f64::INFINITY);

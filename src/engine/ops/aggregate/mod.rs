@@ -9,6 +9,8 @@ mod extrema;
 mod floats;
 mod ordered;
 mod sums;
+#[cfg(test)]
+mod tests;
 
 use arrow::array::ArrayRef;
 use arrow::compute::concat;
