@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod files;
 pub mod format;
 pub mod generate;
+pub mod kafka;
 pub mod postgres;
 pub mod snowflake;
 pub mod warehouse;
