@@ -329,6 +329,16 @@ impl Core {
         let rows_max =
             if keep == Keep::Unreleased && collection.keeps_rows() { usize::MAX } else { rows_max };
         let (publisher, subscription) = subscribe::channel(start, snapshot, keep, rows_max);
+        if !self.live && start == 0 {
+            // A query over nothing may have rows, and who follows from tick 0 on begins without any.
+            let rows = match &collection.kind {
+                Kind::View { root, .. } => {
+                    self.circuit.view(*root).map(|v| v.snapshot().deltas()).transpose()?
+                }
+                Kind::Input { .. } => None,
+            };
+            publisher.begin_with(super::net(rows.unwrap_or_default())?);
+        }
         collection.publishers.push(publisher);
         Ok(subscription)
     }

@@ -47,6 +47,8 @@ struct Step {
     tick: Tick,
     /// Ticks whose state must be seen by itself, in order.
     stops: VecDeque<Tick>,
+    /// Views of which the journal says from when on they see inputs that keep no rows.
+    attached: BTreeSet<CollectionId>,
     report: ReplayReport,
 }
 
@@ -69,6 +71,7 @@ impl Core {
             rows: 0,
             tick: 0,
             stops: stops.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
+            attached: BTreeSet::new(),
             report: ReplayReport { torn_bytes: recovered.torn_bytes, ..ReplayReport::default() },
         };
         let base_tick = recovered.base.as_ref().map_or(0, |b| b.tick);
@@ -104,6 +107,14 @@ impl Core {
         self.run_step(&mut step, last, false)?;
         self.tick = last;
         self.start_journal(recovered)?;
+        self.attach_rest(&step.attached)?;
+        for collection in self.collections.values() {
+            collection
+                .publishers
+                .iter()
+                .filter(|p| p.has_first())
+                .for_each(|p| p.publish(last.max(1), None, true));
+        }
         let every: Vec<CollectionId> = self.collections.keys().copied().collect();
         self.publish_snapshot(every)?;
         self.go_live();
@@ -127,6 +138,7 @@ impl Core {
                     let before = step.tick;
                     self.run_step(step, before, false)?;
                     self.attach(view, header.tick);
+                    step.attached.insert(view);
                 }
                 record::Kind::End => {}
             }
@@ -192,6 +204,26 @@ impl Core {
         for slot in passing.clone() {
             self.circuit.set_after(slot, tick);
         }
+    }
+
+    /// A view that was never attached, because it was created before a replay, sees what comes from now on.
+    fn attach_rest(&mut self, attached: &BTreeSet<CollectionId>) -> Result<()> {
+        let new: Vec<CollectionId> = self
+            .collections
+            .iter()
+            .filter(|(id, c)| {
+                matches!(&c.kind, Kind::View { passing, .. } if !passing.is_empty()) && !attached.contains(id)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for view in new {
+            if let Some(journal) = &mut self.journal {
+                journal.attach(view, self.tick + 1)?;
+                self.tick += 1;
+            }
+            self.attach(view, self.tick);
+        }
+        Ok(())
     }
 
     /// Goes on writing where the recovered journal ends.

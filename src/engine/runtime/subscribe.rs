@@ -102,6 +102,8 @@ pub(crate) struct Publisher {
     shared: Arc<Shared>,
     /// Ticks up to this one are not of interest.
     start: Tick,
+    /// What goes before the first change: see [`Publisher::begin_with`].
+    first: Mutex<Option<Delta>>,
 }
 
 /// Both sides of a new subscription to the ticks after `start`.
@@ -128,7 +130,8 @@ pub(crate) fn channel(
         keep,
         rows_max,
     });
-    (Publisher { shared: Arc::clone(&shared), start }, Subscription { shared, snapshot, start })
+    let publisher = Publisher { shared: Arc::clone(&shared), start, first: Mutex::new(None) };
+    (publisher, Subscription { shared, snapshot, start })
 }
 
 impl Subscription {
@@ -248,6 +251,16 @@ impl Publisher {
         !state.reader_gone && state.ended.is_none()
     }
 
+    /// The reader begins with nothing, and the collection with these rows: they are part of the first change.
+    pub(crate) fn begin_with(&self, rows: Option<Delta>) {
+        *self.first.lock() = rows;
+    }
+
+    /// Whether there are rows of [`begin_with`](Self::begin_with) that no change has taken along yet.
+    pub(crate) fn has_first(&self) -> bool {
+        self.first.lock().is_some()
+    }
+
     /// Whether the changes of `tick` are of interest.
     pub(crate) fn wants(&self, tick: Tick) -> bool {
         tick > self.start
@@ -259,6 +272,14 @@ impl Publisher {
         if !self.wants(tick) {
             return;
         }
+        let first = match (delta.is_some() || stop).then(|| self.first.lock().take()).flatten() {
+            Some(first) => match super::net(delta.cloned().into_iter().chain([first]).collect()) {
+                Ok(sum) => Some(sum),
+                Err(error) => return self.end(error),
+            },
+            None => None,
+        };
+        let delta = first.as_ref().map_or(delta, Option::as_ref);
         let mut state = self.shared.state.lock();
         if state.reader_gone || state.ended.is_some() {
             return;
@@ -307,7 +328,9 @@ fn merge(state: &mut State, rows_max: usize) -> Result<()> {
         }
     }
     state.rows = merged.iter().map(Entry::rows).sum();
-    state.merge_at = (BACKLOG_ROWS_MERGE.max(2 * state.rows), BACKLOG_TICKS_MAX.max(2 * merged.len()));
+    // Twice what was left, so that merging stays cheap; near the bound sooner, so that it is one.
+    let rows = BACKLOG_ROWS_MERGE.max(2 * state.rows).min(rows_max.max(state.rows + state.rows / 8));
+    state.merge_at = (rows, BACKLOG_TICKS_MAX.max(2 * merged.len()));
     state.waiting = merged;
     if state.rows > rows_max {
         return Err(Error::new(
@@ -320,4 +343,85 @@ fn merge(state: &mut State, rows_max: usize) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+
+    use super::*;
+
+    fn rows(values: std::ops::Range<i64>) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        RecordBatch::try_from_iter([("x", column)]).unwrap()
+    }
+
+    fn drain(subscription: &Subscription) -> Vec<(Tick, i64)> {
+        let mut all = Vec::new();
+        while let Some(change) = subscription.try_recv().unwrap() {
+            all.push((change.tick, change.delta.map_or(0, |d| d.net_rows())));
+        }
+        all
+    }
+
+    #[test]
+    fn what_waits_is_merged_but_not_over_a_stop() {
+        let (publisher, subscription) = channel(10, None, Keep::Nothing, usize::MAX);
+        publisher.publish(10, Some(&Delta::insert(rows(0..5))), false);
+        for tick in 11..=1000 {
+            // Every even tick takes back what the odd one before brought.
+            let delta = Delta::insert(rows(0..1));
+            let delta = if tick % 2 == 0 { delta.negate() } else { delta };
+            publisher.publish(tick, Some(&delta), tick == 501);
+        }
+        let got = drain(&subscription);
+        assert!(got.len() < 2 * BACKLOG_TICKS_MAX, "{} entries", got.len());
+        assert_eq!(got.iter().filter(|(t, _)| *t <= 501).map(|c| c.1).sum::<i64>(), 1);
+        assert!(got.iter().any(|(t, _)| *t == 501));
+        assert_eq!(got.iter().map(|c| c.1).sum::<i64>(), 0);
+        assert_eq!(got.last().unwrap().0, 1000);
+    }
+
+    #[test]
+    fn a_reader_that_is_too_slow_is_cut_off() {
+        let (publisher, subscription) = channel(0, None, Keep::Nothing, 100_000);
+        for tick in 1..=4 {
+            let first = tick as i64 * 50_000;
+            publisher.publish(tick, Some(&Delta::insert(rows(first..first + 50_000))), false);
+        }
+        let error = subscription.try_recv().unwrap_err();
+        assert_eq!(error.sqlstate, SqlState::CONFIGURATION_LIMIT_EXCEEDED);
+        assert!(!publisher.is_read());
+    }
+
+    #[test]
+    fn what_was_received_stays_apart_when_it_comes_again() {
+        let (publisher, subscription) = channel(0, None, Keep::Unreleased, usize::MAX);
+        for tick in 1..=3 {
+            publisher.publish(tick, Some(&Delta::insert(rows(0..1))), false);
+        }
+        assert_eq!(drain(&subscription), [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(subscription.rewind(), 0);
+        for tick in 4..=2000 {
+            publisher.publish(tick, Some(&Delta::insert(rows(0..1))), false);
+        }
+        let got = drain(&subscription);
+        assert_eq!(got[..3], [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(got.iter().map(|c| c.1).sum::<i64>(), 2000);
+        subscription.release(2);
+        assert_eq!(subscription.rewind(), 2);
+        assert_eq!(drain(&subscription)[0], (3, 1));
+    }
+
+    #[test]
+    fn an_end_comes_after_what_waits() {
+        let (publisher, mut subscription) = channel(0, None, Keep::Nothing, usize::MAX);
+        publisher.publish(1, Some(&Delta::insert(rows(0..1))), false);
+        publisher.end(Error::new(SqlState::UNDEFINED_TABLE, "dropped"));
+        assert_eq!(futures::executor::block_on(subscription.recv()).unwrap().tick, 1);
+        assert!(futures::executor::block_on(subscription.recv()).is_err());
+        assert!(subscription.recv_timeout(Duration::ZERO).is_err());
+        drop(subscription);
+        assert!(!publisher.is_read());
+    }
 }

@@ -151,3 +151,43 @@ fn a_journal_that_does_not_fit_the_catalog_is_refused() {
     db.engine.create_input(spec).unwrap();
     assert_eq!(db.engine.replay(&[]).unwrap_err().sqlstate, SqlState::DATA_CORRUPTED);
 }
+
+#[test]
+fn who_follows_from_the_beginning_begins_with_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = || {
+        let mut db = Db::open(config(dir.path()));
+        db.input("t", &[]);
+        db.view("v", "select 0 as k union all select k from t");
+        db.view("constant", "select 1 as x");
+        db
+    };
+    {
+        let db = make();
+        db.engine.replay(&[]).unwrap();
+        db.insert("t", &[(5, "a", 1)]);
+        db.insert("t", &[(6, "a", 1)]);
+    }
+    let db = make();
+    let v = db.engine.subscribe_kept(db.id("v"), SubscribeFrom::After(0)).unwrap();
+    let constant = db.engine.subscribe_kept(db.id("constant"), SubscribeFrom::After(0)).unwrap();
+    let later = db.engine.subscribe_kept(db.id("v"), SubscribeFrom::After(1)).unwrap();
+    db.engine.replay(&[1]).unwrap();
+    let lines = |l: &[&str]| l.iter().map(|s| s.to_string()).collect::<Vec<_>>();
+    assert_eq!(drain(&v), [(1, lines(&["+1 0", "+1 5"])), (2, lines(&["+1 6"]))]);
+    assert_eq!(drain(&constant)[0], (1, lines(&["+1 1"])));
+    assert_eq!(drain(&later), [(2, lines(&["+1 6"]))]);
+}
+
+#[test]
+fn a_view_that_was_there_before_the_first_replay_sees_all_that_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (n, rows) in [(1, vec!["1"]), (2, vec!["1", "2"]), (3, vec!["1", "2", "3"])] {
+        let mut db = Db::open(config(dir.path()));
+        db.input_with("s", &[], false);
+        db.view("v", "select k from s");
+        db.engine.replay(&[]).unwrap();
+        db.insert("s", &[(n, "a", n)]);
+        assert_eq!(db.rows("v"), rows);
+    }
+}
