@@ -89,7 +89,10 @@ impl Input {
         let new = Delta::insert(take_rows(&rows, &comes)?);
 
         // A row that is replaced by itself is no change.
-        let change = Delta::concat(&self.schema, &[old, new])?.consolidate()?;
+        let change = match old.is_empty() {
+            true => new,
+            false => Delta::concat(&self.schema, &[old, new])?.consolidate()?,
+        };
         let (change, keys) = key.evaluate(change, &mut Vec::new())?;
         stored.apply(&key.store(change.clone(), &keys)?, Some(&keys.hashes))?;
         Ok(change.chunks())

@@ -16,7 +16,7 @@ use crate::engine::keys::{KeySpec, Keys};
 use crate::engine::plan::spec::{Expr, JoinSpec};
 use crate::engine::runtime::operator::RowError;
 use crate::engine::state::{Arrangement, Cursor, Matches};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// One input of a join, by join key.
 pub(super) struct Side {
@@ -40,7 +40,11 @@ impl Side {
             let rows = Arrangement::new(key.stored_schema(), key.positions().to_vec());
             Ok(Side { key, rows, nulls_match: spec.null_equals_null })
         };
-        Ok([side(&spec.left_keys, &spec.left)?, side(&spec.right_keys, &spec.right)?])
+        let sides = [side(&spec.left_keys, &spec.left)?, side(&spec.right_keys, &spec.right)?];
+        if sides[0].key.types() != sides[1].key.types() {
+            return Err(Error::internal("the keys of a join's sides are not of the same types"));
+        }
+        Ok(sides)
     }
 
     /// Splits a delta into rows that may find partners and (own columns only) rows that never will, because their key

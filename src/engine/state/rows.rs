@@ -31,6 +31,7 @@ pub struct RowStore {
     // First row of each tile after the sealed ones.
     tail: Vec<u32>,
     rows: usize,
+    bytes: usize,
 }
 
 impl RowStore {
@@ -38,7 +39,7 @@ impl RowStore {
     pub fn new(schema: &SchemaRef) -> RowStore {
         let columns = schema.fields().iter().map(|f| TiledColumn::new(f.data_type())).collect();
         let schema = nullable(schema);
-        RowStore { schema, columns, tiles: Vec::new(), sealed: 0, tail: Vec::new(), rows: 0 }
+        RowStore { schema, columns, tiles: Vec::new(), sealed: 0, tail: Vec::new(), rows: 0, bytes: 0 }
     }
 
     /// How many rows it holds: the number of the next one.
@@ -68,7 +69,7 @@ impl RowStore {
 
     /// Bytes of the rows.
     pub fn bytes(&self) -> usize {
-        self.tiles.iter().map(|t| t.get_array_memory_size()).sum()
+        self.bytes
     }
 
     /// Appends rows.
@@ -120,6 +121,7 @@ impl RowStore {
         for (column, array) in self.columns.iter_mut().zip(tile.columns()) {
             column.push(array);
         }
+        self.bytes += tile.get_array_memory_size();
         self.tiles.push(Arc::new(tile));
     }
 
@@ -137,6 +139,7 @@ impl RowStore {
         }
         let columns = self.columns.iter().map(|c| c.gather(&at, true)).collect::<Result<Vec<_>>>()?;
         let merged = batch(&self.schema, columns, rows)?;
+        self.bytes -= self.tiles[first..].iter().map(|t| t.get_array_memory_size()).sum::<usize>();
         self.tiles.truncate(first);
         self.columns.iter_mut().for_each(|c| c.truncate(first));
         self.tail.truncate(self.tail.len() - count + 1);

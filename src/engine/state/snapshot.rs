@@ -50,7 +50,7 @@ impl ArrangementSnapshot {
         let mut deltas = Vec::with_capacity(self.tiles.len());
         for tile in &self.tiles {
             let end = first + tile.num_rows() as u32;
-            let delta = if self.weights.all_ones() {
+            let delta = if self.weights.ones_between(first, end) {
                 Delta::insert(RecordBatch::clone(tile))
             } else {
                 Delta::weighted(

@@ -28,6 +28,12 @@ impl Weights {
         self.exceptions == 0
     }
 
+    /// Whether it is known at once that all rows from `first` up to `end` count exactly once.
+    pub fn ones_between(&self, first: u32, end: u32) -> bool {
+        let segments = (first >> SEGMENT_BITS) as usize..(end as usize).div_ceil(SEGMENT_ROWS);
+        self.all_ones() || self.segments[segments].iter().all(|s| matches!(**s, Segment::Ones))
+    }
+
     /// The weight of row `id`.
     #[inline]
     pub fn get(&self, id: u32) -> i64 {
@@ -101,7 +107,11 @@ mod tests {
         weights.push_ones(10);
         assert_eq!([3, 4, 69_999].map(|i| clone.get(i)), [0, 1, 5]);
         assert_eq!([3, 4, 69_999, 70_005].map(|i| weights.get(i)), [1, -2, 1, 1]);
-        assert!(!weights.all_ones());
+        assert!(
+            !weights.all_ones() && !weights.ones_between(0, 65_536) && !weights.ones_between(65_536, 70_000)
+        );
+        weights.push_ones(70_000);
+        assert!(weights.ones_between(131_072, 140_000) && !weights.ones_between(131_071, 140_000));
         weights.set(4, 1);
         assert!(weights.all_ones() && !clone.all_ones());
     }
