@@ -6,11 +6,14 @@
 
 pub mod ast;
 pub mod catalog;
+pub mod functions;
 pub mod parser;
+pub mod plan;
 
 pub use crate::names::Name;
 pub use ast::{ObjectKind, Parsed, Statement};
 pub use catalog::{Catalog, Object, ObjectId};
 pub use parser::parse;
+pub use plan::{Planned, Planner, SessionInfo, SystemCatalog, ViewPlan};
 
 pub use crate::{names, types};

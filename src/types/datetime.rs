@@ -39,6 +39,42 @@ fn civil_from_days(days: i64) -> (i64, u32, u32) {
     (year, month as u32, day as u32)
 }
 
+/// A moment taken apart, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the calendar's own words; micros are those of the second, Sunday is weekday 0
+pub struct Moment {
+    pub year: i64,
+    pub month: u32,
+    pub day: u32,
+    pub hour: u32,
+    pub minute: u32,
+    pub second: u32,
+    pub micros: u32,
+    pub weekday: u32,
+    pub day_of_year: u32,
+}
+
+impl Moment {
+    /// Takes microseconds since 1970-01-01 apart.
+    pub fn of(micros: i64) -> Moment {
+        let (days, rest) = (micros.div_euclid(DAY_MICROS), micros.rem_euclid(DAY_MICROS));
+        let (year, month, day) = civil_from_days(days);
+        let seconds = rest / SECOND_MICROS;
+        // Every part is a remainder that fits by far.
+        Moment {
+            year,
+            month,
+            day,
+            hour: (seconds / 3600) as u32,
+            minute: (seconds / 60 % 60) as u32,
+            second: (seconds % 60) as u32,
+            micros: (rest % SECOND_MICROS) as u32,
+            weekday: (days + 4).rem_euclid(7) as u32,
+            day_of_year: (days - days_from_civil(year, 1, 1) + 1) as u32,
+        }
+    }
+}
+
 fn push_padded(value: u64, width: usize, out: &mut Vec<u8>) {
     let text = value.to_string();
     out.extend(std::iter::repeat_n(b'0', width.saturating_sub(text.len())));

@@ -9,7 +9,7 @@ use datafusion::common::ScalarValue;
 
 use super::datetime::{parse_date, parse_interval, parse_time, parse_timestamp, parse_timestamptz};
 use super::numeric::parse_decimal;
-use super::{SqlType, invalid_text, out_of_range};
+use super::{SqlType, invalid_text, json, out_of_range};
 use crate::error::{Error, Result, SqlState};
 
 /// Reads a value of a column's type from PostgreSQL's text format. NULL has no text; it is the caller's to tell.
@@ -149,44 +149,11 @@ pub(super) fn check_json(text: &str) -> Result<&str> {
 }
 
 /// JSONB is kept in one form: keys sorted (by length, then bytes) and unique, a space after `:` and `,`.
-pub fn normalize_jsonb(text: &str) -> Result<String> {
-    let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|e| invalid_text("json", text).with_detail(format!("{e}.")))?;
-    let mut out = String::with_capacity(text.len());
-    write_jsonb(&value, &mut out);
-    Ok(out)
-}
-
-/// Writes a JSON value as jsonb prints it.
-pub fn write_jsonb(value: &serde_json::Value, out: &mut String) {
-    use serde_json::Value;
-    match value {
-        Value::Array(items) => {
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push_str(", ");
-                }
-                write_jsonb(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
-            out.push('{');
-            for (i, (key, item)) in entries.into_iter().enumerate() {
-                if i > 0 {
-                    out.push_str(", ");
-                }
-                out.push_str(&Value::String(key.clone()).to_string());
-                out.push_str(": ");
-                write_jsonb(item, out);
-            }
-            out.push('}');
-        }
-        other => out.push_str(&other.to_string()),
-    }
+pub(super) fn normalize_jsonb(text: &str) -> Result<String> {
+    json::normalize(text).map_err(|e| match e.sqlstate {
+        SqlState::INVALID_TEXT_REPRESENTATION => Error { detail: e.detail, ..invalid_text("json", text) },
+        _ => e,
+    })
 }
 
 /// `\x` and hexadecimal digits, or the old escape format.

@@ -7,6 +7,7 @@
 mod builder;
 mod datetime;
 mod input;
+pub mod json;
 mod numeric;
 mod output;
 mod parse;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use builder::TextBuilder;
 pub use datetime::{
-    format_date, format_interval, format_time, format_timestamp, format_timestamptz, parse_interval,
+    Moment, format_date, format_interval, format_time, format_timestamp, format_timestamptz, parse_interval,
     parse_zone,
 };
 pub use input::{parse_array_text, parse_text};
@@ -343,8 +344,7 @@ impl SqlType {
             DataType::Boolean => SqlType::Bool,
             DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::Int2,
             DataType::UInt16 | DataType::Int32 => SqlType::Int4,
-            DataType::UInt32 | DataType::Int64 => SqlType::Int8,
-            DataType::UInt64 => SqlType::Numeric(Some((20, 0))),
+            DataType::UInt32 | DataType::Int64 | DataType::UInt64 => SqlType::Int8,
             DataType::Float16 | DataType::Float32 => SqlType::Float4,
             DataType::Float64 => SqlType::Float8,
             DataType::Decimal32(p, s)

@@ -1,0 +1,401 @@
+//! `json` and `jsonb`: operators and functions, by scanning the text, so that numbers keep their digits.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBuilder, Int32Builder, StringViewBuilder};
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
+};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
+
+use crate::error::Error;
+use crate::types::json as scan;
+use crate::types::{SqlType, is_string, parse_array_text, write_text};
+
+/// The functions of this file, for calls by name.
+pub fn functions() -> Vec<Arc<ScalarUDF>> {
+    [
+        ("json_typeof", Kind::TypeOf),
+        ("jsonb_typeof", Kind::TypeOf),
+        ("json_array_length", Kind::ArrayLength),
+        ("jsonb_array_length", Kind::ArrayLength),
+        ("json_extract_path", Kind::Path),
+        ("jsonb_extract_path", Kind::Path),
+        ("json_extract_path_text", Kind::PathText),
+        ("jsonb_extract_path_text", Kind::PathText),
+        ("json_build_object", Kind::BuildObject(SqlType::Json)),
+        ("jsonb_build_object", Kind::BuildObject(SqlType::Jsonb)),
+        ("json_build_array", Kind::BuildArray(SqlType::Json)),
+        ("jsonb_build_array", Kind::BuildArray(SqlType::Jsonb)),
+        ("to_json", Kind::Build(SqlType::Json)),
+        ("to_jsonb", Kind::Build(SqlType::Jsonb)),
+    ]
+    .into_iter()
+    .map(|(name, kind)| Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(name, kind))))
+    .collect()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// `->`: a member or an element.
+    Get,
+    /// `->>`: the same, as text.
+    GetText,
+    /// `#>`: by a path.
+    Path,
+    /// `#>>`: by a path, as text.
+    PathText,
+    /// `@>`: the left one contains the right one.
+    Contains,
+    /// `?`: has a key.
+    HasKey,
+    /// `?|`: has any of the keys.
+    HasAny,
+    /// `?&`: has all of the keys.
+    HasAll,
+    TypeOf,
+    ArrayLength,
+    BuildObject(SqlType),
+    BuildArray(SqlType),
+    Build(SqlType),
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct JsonFunction {
+    name: &'static str,
+    kind: Kind,
+    signature: Signature,
+}
+
+impl JsonFunction {
+    fn new(name: &'static str, kind: Kind) -> Self {
+        JsonFunction { name, kind, signature: Signature::variadic_any(Volatility::Immutable) }
+    }
+}
+
+/// Plans the operators of json values.
+#[derive(Debug)]
+pub struct Operators;
+
+impl ExprPlanner for Operators {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let (name, kind, swap) = match &expr.op {
+            BinaryOperator::Arrow => ("->", Kind::Get, false),
+            BinaryOperator::LongArrow => ("->>", Kind::GetText, false),
+            BinaryOperator::HashArrow => ("#>", Kind::Path, false),
+            BinaryOperator::HashLongArrow => ("#>>", Kind::PathText, false),
+            BinaryOperator::AtArrow => ("@>", Kind::Contains, false),
+            BinaryOperator::ArrowAt => ("@>", Kind::Contains, true),
+            BinaryOperator::Question => ("?", Kind::HasKey, false),
+            BinaryOperator::QuestionPipe => ("?|", Kind::HasAny, false),
+            BinaryOperator::QuestionAnd => ("?&", Kind::HasAll, false),
+            _ => return Ok(PlannerResult::Original(expr)),
+        };
+        // Arrays have @> and <@ of their own.
+        if !is_string(&expr.left.get_type(schema)?) {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let args = if swap { vec![expr.right, expr.left] } else { vec![expr.left, expr.right] };
+        let function = Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(name, kind)));
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
+    }
+}
+
+impl ScalarUDFImpl for JsonFunction {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn display_name(&self, args: &[Expr]) -> Result<String> {
+        match args {
+            [left, right] if self.name.starts_with(['-', '#', '@', '?']) => {
+                Ok(format!("({left} {} {right})", self.name))
+            }
+            _ => {
+                let args: Vec<_> = args.iter().map(ToString::to_string).collect();
+                Ok(format!("{}({})", self.name, args.join(", ")))
+            }
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(match self.kind {
+            Kind::Contains | Kind::HasKey | Kind::HasAny | Kind::HasAll => DataType::Boolean,
+            Kind::ArrayLength => DataType::Int32,
+            _ => DataType::Utf8View,
+        })
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let sql_type = match &self.kind {
+            // What is taken out of a json is a json, out of a jsonb a jsonb.
+            Kind::Get | Kind::Path => match args.arg_fields.first().map(|f| SqlType::of(f)) {
+                Some(SqlType::Json) => SqlType::Json,
+                _ => SqlType::Jsonb,
+            },
+            Kind::BuildObject(t) | Kind::BuildArray(t) | Kind::Build(t) => t.clone(),
+            Kind::GetText | Kind::PathText | Kind::TypeOf => SqlType::Text,
+            Kind::Contains | Kind::HasKey | Kind::HasAny | Kind::HasAll => SqlType::Bool,
+            Kind::ArrayLength => SqlType::Int4,
+        };
+        Ok(sql_type.field_ref(self.name, true))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { args.number_rows };
+        let arrays: Vec<ArrayRef> = args.args.iter().map(|a| a.to_array(rows)).collect::<Result<_>>()?;
+        let result = self.evaluate(&arrays, &args.arg_fields, rows)?;
+        if scalar {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
+        }
+        Ok(ColumnarValue::Array(result))
+    }
+}
+
+impl JsonFunction {
+    fn evaluate(&self, arrays: &[ArrayRef], fields: &[FieldRef], rows: usize) -> crate::Result<ArrayRef> {
+        if let Kind::BuildObject(_) | Kind::BuildArray(_) | Kind::Build(_) = self.kind {
+            return self.build(arrays, fields, rows);
+        }
+        let Some(first) = arrays.first() else {
+            return Err(Error::new(
+                crate::SqlState::UNDEFINED_FUNCTION,
+                format!("function {}() does not exist", self.name),
+            ));
+        };
+        let documents = arrow::compute::cast(first, &DataType::Utf8View)?;
+        let documents = documents.as_string_view();
+        match self.kind {
+            Kind::Contains | Kind::HasKey | Kind::HasAny | Kind::HasAll => {
+                let mut out = BooleanBuilder::with_capacity(rows);
+                for row in 0..rows {
+                    let answer = match documents.is_null(row) {
+                        true => None,
+                        false => self.test(documents.value(row), &arrays[1..], row)?,
+                    };
+                    out.append_option(answer);
+                }
+                Ok(Arc::new(out.finish()))
+            }
+            Kind::ArrayLength => {
+                let mut out = Int32Builder::with_capacity(rows);
+                for row in 0..rows {
+                    if documents.is_null(row) {
+                        out.append_null();
+                    } else {
+                        out.append_value(array_length(documents.value(row))?);
+                    }
+                }
+                Ok(Arc::new(out.finish()))
+            }
+            _ => {
+                let mut out = StringViewBuilder::with_capacity(rows);
+                for row in 0..rows {
+                    match documents.is_null(row) {
+                        true => out.append_null(),
+                        false => self.take(documents.value(row), &arrays[1..], row, &mut out)?,
+                    }
+                }
+                Ok(Arc::new(out.finish()))
+            }
+        }
+    }
+
+    /// A part of a document.
+    fn take(
+        &self,
+        document: &str,
+        args: &[ArrayRef],
+        row: usize,
+        out: &mut StringViewBuilder,
+    ) -> crate::Result<()> {
+        let part = match self.kind {
+            Kind::TypeOf => {
+                out.append_option(scan::type_name(document));
+                return Ok(());
+            }
+            Kind::Path | Kind::PathText => {
+                let Some(path) = path_of(args, row)? else {
+                    out.append_null();
+                    return Ok(());
+                };
+                path.iter().try_fold(document, |at, step| scan::step(at, step))
+            }
+            _ => args.first().and_then(|key| select(document, key, row)),
+        };
+        let as_text = matches!(self.kind, Kind::GetText | Kind::PathText);
+        match part {
+            Some(part) if as_text => out.append_option(scan::as_text(part)),
+            other => out.append_option(other),
+        }
+        Ok(())
+    }
+
+    /// A question about a document; `None`: NULL.
+    fn test(&self, document: &str, args: &[ArrayRef], row: usize) -> crate::Result<Option<bool>> {
+        let Some(arg) = args.first().filter(|a| !a.is_null(row)) else { return Ok(None) };
+        if self.kind == Kind::Contains {
+            let inner = arrow::compute::cast(arg, &DataType::Utf8View)?;
+            let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text);
+            let (Ok(outer), Ok(inner)) = (parse(document), parse(inner.as_string_view().value(row))) else {
+                return Ok(None);
+            };
+            return Ok(Some(contains(&outer, &inner, true)));
+        }
+        let keys = match self.kind {
+            Kind::HasKey => vec![text_at(arg, row)?],
+            _ => path_of(args, row)?.unwrap_or_default(),
+        };
+        let has = |key: &String| scan::has_key(document, key);
+        Ok(Some(if self.kind == Kind::HasAll { keys.iter().all(has) } else { keys.iter().any(has) }))
+    }
+
+    /// A document made of values.
+    fn build(&self, arrays: &[ArrayRef], fields: &[FieldRef], rows: usize) -> crate::Result<ArrayRef> {
+        let mut out = StringViewBuilder::with_capacity(rows);
+        for row in 0..rows {
+            let value = |i: usize| json_value(&fields[i], arrays[i].as_ref(), row);
+            let document = match &self.kind {
+                Kind::BuildObject(_) => {
+                    if arrays.len() % 2 != 0 {
+                        return Err(Error::new(
+                            crate::SqlState::INVALID_PARAMETER_VALUE,
+                            "argument list must have even number of elements",
+                        ));
+                    }
+                    let mut members = Vec::with_capacity(arrays.len() / 2);
+                    for i in (0..arrays.len()).step_by(2) {
+                        if arrays[i].is_null(row) {
+                            return Err(Error::new(
+                                crate::SqlState::INVALID_PARAMETER_VALUE,
+                                format!("argument {}: key must not be null", i + 1),
+                            ));
+                        }
+                        let key = serde_json::Value::String(text_at(&arrays[i], row)?);
+                        members.push(format!("{key}: {}", value(i + 1)?));
+                    }
+                    format!("{{{}}}", members.join(", "))
+                }
+                Kind::BuildArray(_) => {
+                    let items = (0..arrays.len()).map(value).collect::<crate::Result<Vec<_>>>()?;
+                    format!("[{}]", items.join(", "))
+                }
+                _ => match arrays.first().filter(|a| !a.is_null(row)) {
+                    Some(_) => value(0)?,
+                    None => {
+                        out.append_null();
+                        continue;
+                    }
+                },
+            };
+            match &self.kind {
+                Kind::BuildObject(SqlType::Jsonb)
+                | Kind::BuildArray(SqlType::Jsonb)
+                | Kind::Build(SqlType::Jsonb) => {
+                    out.append_value(scan::normalize(&document)?);
+                }
+                _ => out.append_value(document),
+            }
+        }
+        Ok(Arc::new(out.finish()))
+    }
+}
+
+/// A value as JSON text.
+fn json_value(field: &FieldRef, array: &dyn Array, row: usize) -> crate::Result<String> {
+    if array.is_null(row) {
+        return Ok("null".to_string());
+    }
+    let mut text = Vec::new();
+    if let DataType::List(inner) = array.data_type() {
+        let values = array.as_list::<i32>().value(row);
+        let items = (0..values.len())
+            .map(|i| json_value(inner, values.as_ref(), i))
+            .collect::<crate::Result<Vec<_>>>()?;
+        return Ok(format!("[{}]", items.join(", ")));
+    }
+    write_text(field, array, row, &mut text)?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(match SqlType::of(field) {
+        SqlType::Bool => if text == "t" { "true" } else { "false" }.to_string(),
+        SqlType::Json | SqlType::Jsonb => text,
+        number if number.is_numeric() && !text.contains(['N', 'I']) => text,
+        _ => serde_json::Value::String(text).to_string(),
+    })
+}
+
+/// The member or element that a key names.
+fn select<'a>(document: &'a str, key: &ArrayRef, row: usize) -> Option<&'a str> {
+    if key.is_null(row) {
+        return None;
+    }
+    if key.data_type().is_integer() {
+        let index = arrow::compute::cast(&key.slice(row, 1), &DataType::Int64).ok()?;
+        return scan::element(document, index.as_primitive::<arrow::datatypes::Int64Type>().value(0));
+    }
+    let name = text_at(key, row).ok()?;
+    scan::member(document, &name)
+}
+
+fn text_at(array: &ArrayRef, row: usize) -> crate::Result<String> {
+    let field = arrow::datatypes::Field::new("", array.data_type().clone(), true);
+    let mut text = Vec::new();
+    write_text(&field, array.as_ref(), row, &mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The steps of a path: a text array, its text, or several arguments. `None`: NULL.
+fn path_of(args: &[ArrayRef], row: usize) -> crate::Result<Option<Vec<String>>> {
+    if args.iter().any(|a| a.is_null(row)) {
+        return Ok(None);
+    }
+    match args {
+        [list] if matches!(list.data_type(), DataType::List(_)) => {
+            let steps = list.as_list::<i32>().value(row);
+            (0..steps.len()).map(|i| text_at(&steps, i)).collect::<crate::Result<Vec<_>>>().map(Some)
+        }
+        [text] => {
+            let text = text_at(text, row)?;
+            if !text.trim_start().starts_with('{') {
+                return Ok(Some(vec![text]));
+            }
+            let steps = parse_array_text(&SqlType::Text.field_ref("item", true), &text)?.value(0);
+            (0..steps.len()).map(|i| text_at(&steps, i)).collect::<crate::Result<Vec<_>>>().map(Some)
+        }
+        several => several.iter().map(|a| text_at(a, row)).collect::<crate::Result<Vec<_>>>().map(Some),
+    }
+}
+
+fn array_length(document: &str) -> crate::Result<i32> {
+    match scan::length(document) {
+        Some(n) => Ok(i32::try_from(n).unwrap_or(i32::MAX)),
+        None => Err(Error::new(
+            crate::SqlState::INVALID_PARAMETER_VALUE,
+            "cannot get array length of a non-array",
+        )),
+    }
+}
+
+/// jsonb's containment: every member and element of `inner` is in `outer`; an array contains its scalars at top level.
+fn contains(outer: &serde_json::Value, inner: &serde_json::Value, top: bool) -> bool {
+    use serde_json::Value;
+    match (outer, inner) {
+        (Value::Object(a), Value::Object(b)) => {
+            b.iter().all(|(k, v)| a.get(k).is_some_and(|w| contains(w, v, false)))
+        }
+        (Value::Array(a), Value::Array(b)) => b.iter().all(|v| a.iter().any(|w| contains(w, v, false))),
+        (Value::Array(a), scalar) if top && !scalar.is_object() => a.contains(scalar),
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (a, b) => a == b,
+    }
+}

@@ -1,0 +1,225 @@
+//! Functions of the session and the moment: who, where, when; identifiers; types of values.
+
+use std::sync::Arc;
+
+use arrow::array::StringViewArray;
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use crate::sql::plan::SessionInfo;
+use crate::types::SqlType;
+use crate::world;
+
+/// The functions that know nothing of a session.
+pub fn functions() -> Vec<Arc<ScalarUDF>> {
+    vec![
+        Arc::new(ScalarUDF::new_from_impl(Now::new("now", SqlType::Timestamptz))),
+        Arc::new(ScalarUDF::new_from_impl(Now::new("current_timestamp", SqlType::Timestamptz))),
+        Arc::new(ScalarUDF::new_from_impl(Now::new("transaction_timestamp", SqlType::Timestamptz))),
+        Arc::new(ScalarUDF::new_from_impl(Now::new("statement_timestamp", SqlType::Timestamptz))),
+        Arc::new(ScalarUDF::new_from_impl(Now::new("localtimestamp", SqlType::Timestamp))),
+        Arc::new(ScalarUDF::new_from_impl(ClockTimestamp::default())),
+        Arc::new(ScalarUDF::new_from_impl(RandomUuid::default())),
+        Arc::new(ScalarUDF::new_from_impl(TypeOf::default())),
+    ]
+}
+
+/// A function whose answer is the session's: `current_user`.
+pub fn constant(name: &str, session: &SessionInfo) -> Option<Arc<ScalarUDF>> {
+    let text = |value: &str| ScalarValue::Utf8View(Some(value.to_string()));
+    let (value, volatility) = match name {
+        "current_user" | "session_user" | "user" | "current_role" => {
+            (text(&session.user), Volatility::Stable)
+        }
+        "current_database" | "current_catalog" => (text(&session.database), Volatility::Stable),
+        "current_schema" => (text("public"), Volatility::Stable),
+        "version" => (
+            text(concat!("PostgreSQL 17.0 (Tidemill ", env!("CARGO_PKG_VERSION"), ")")),
+            Volatility::Immutable,
+        ),
+        _ => return None,
+    };
+    let signature = Signature::nullary(volatility);
+    Some(Arc::new(ScalarUDF::new_from_impl(Constant { name: name.to_string(), value, signature })))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Constant {
+    name: String,
+    value: ScalarValue,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Constant {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.value.data_type())
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(self.value.clone()))
+    }
+}
+
+/// The time at which the statement began: the same for all of it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Now {
+    name: &'static str,
+    sql_type: SqlType,
+    signature: Signature,
+}
+
+impl Now {
+    fn new(name: &'static str, sql_type: SqlType) -> Self {
+        Now { name, sql_type, signature: Signature::nullary(Volatility::Stable) }
+    }
+
+    fn value(&self, micros: i64) -> ScalarValue {
+        match self.sql_type.arrow() {
+            DataType::Timestamp(_, zone) => ScalarValue::TimestampMicrosecond(Some(micros), zone),
+            _ => ScalarValue::TimestampMicrosecond(Some(micros), None),
+        }
+    }
+}
+
+impl ScalarUDFImpl for Now {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.sql_type.arrow())
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        Ok(match info.query_execution_start_time() {
+            Some(start) => {
+                ExprSimplifyResult::Simplified(Expr::Literal(self.value(start.timestamp_micros()), None))
+            }
+            None => ExprSimplifyResult::Original(args),
+        })
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(self.value(world::now_micros())))
+    }
+}
+
+/// The time as it passes.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ClockTimestamp {
+    signature: Signature,
+}
+
+impl Default for ClockTimestamp {
+    fn default() -> Self {
+        ClockTimestamp { signature: Signature::nullary(Volatility::Volatile) }
+    }
+}
+
+impl ScalarUDFImpl for ClockTimestamp {
+    fn name(&self) -> &str {
+        "clock_timestamp"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(SqlType::Timestamptz.arrow())
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let value = ScalarValue::TimestampMicrosecond(Some(world::now_micros()), Some("+00:00".into()));
+        Ok(ColumnarValue::Scalar(value))
+    }
+}
+
+/// A new UUID for every row.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct RandomUuid {
+    signature: Signature,
+}
+
+impl Default for RandomUuid {
+    fn default() -> Self {
+        RandomUuid { signature: Signature::nullary(Volatility::Volatile) }
+    }
+}
+
+impl ScalarUDFImpl for RandomUuid {
+    fn name(&self) -> &str {
+        "gen_random_uuid"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(SqlType::Uuid.arrow())
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        Ok(SqlType::Uuid.field_ref(self.name(), false))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let uuids: StringViewArray =
+            (0..args.number_rows).map(|_| Some(world::uuid().hyphenated().to_string())).collect();
+        Ok(ColumnarValue::Array(Arc::new(uuids)))
+    }
+}
+
+/// The name of a value's type.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TypeOf {
+    signature: Signature,
+}
+
+impl Default for TypeOf {
+    fn default() -> Self {
+        TypeOf { signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for TypeOf {
+    fn name(&self) -> &str {
+        "pg_typeof"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8View)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let name = args.arg_fields.first().map(|f| match SqlType::of(f) {
+            // pg_typeof never tells a modifier.
+            SqlType::Numeric(_) => "numeric".to_string(),
+            SqlType::Varchar(_) => "character varying".to_string(),
+            SqlType::Char(_) => "character".to_string(),
+            other => other.to_string(),
+        });
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8View(name)))
+    }
+}

@@ -1,0 +1,262 @@
+//! What names in a query mean: relations of the catalog and the system, functions, types.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::catalog::default_table_source::provider_as_source;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{Result, TableReference};
+use datafusion::logical_expr::planner::{ExprPlanner, TypePlanner};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
+use datafusion::sql::planner::ContextProvider;
+use datafusion::sql::sqlparser::ast::DataType as SqlDataType;
+
+use super::{Mentioned, Planner, Purpose, SessionInfo, SystemCatalog, output};
+use crate::engine::plan::CollectionSource;
+use crate::error::{Error, SqlState};
+use crate::names::{Name, PUBLIC};
+use crate::sql::ast::ObjectKind;
+use crate::sql::catalog::{Catalog, Entry, Object, ObjectId, undefined_relation};
+use crate::sql::functions::{Functions, series, session};
+use crate::sql::parser;
+use crate::types::sql_type_of;
+
+/// Views may stand on views this deep.
+const VIEW_DEPTH_MAX: usize = 64;
+
+/// Resolves the names of one query.
+pub(super) struct Resolver<'a> {
+    catalog: &'a Catalog,
+    session: &'a SessionInfo,
+    system: Option<&'a dyn SystemCatalog>,
+    purpose: Purpose,
+    functions: &'static Functions,
+    uses: Mentioned,
+}
+
+thread_local! {
+    /// How many views deep this thread's planning is.
+    static VIEW_DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+impl<'a> Resolver<'a> {
+    pub(super) fn new(
+        catalog: &'a Catalog,
+        session: &'a SessionInfo,
+        system: Option<&'a dyn SystemCatalog>,
+        purpose: Purpose,
+    ) -> Self {
+        Resolver {
+            catalog,
+            session,
+            system,
+            purpose,
+            functions: Functions::get(),
+            uses: Mentioned::default(),
+        }
+    }
+
+    /// The settings that the planner and the analyzer follow.
+    pub(super) fn config(&self) -> &ConfigOptions {
+        self.functions.config()
+    }
+
+    /// The catalog's relations that were named, in order of first mention.
+    pub(super) fn into_uses(self) -> Vec<ObjectId> {
+        self.uses.0.into_inner()
+    }
+
+    fn relation(&self, name: &Name) -> crate::Result<Arc<dyn TableSource>> {
+        if let Some(source) = self.system_relation(name) {
+            if self.purpose == Purpose::MaterializedView {
+                return Err(Error::new(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    format!("a materialized view cannot read the system relation \"{}\"", name.name),
+                ));
+            }
+            return Ok(source);
+        }
+        let entry = match name.schema.as_deref() {
+            None | Some(PUBLIC) => self.catalog.require_relation(name)?,
+            Some(_) => return Err(undefined_relation(name)),
+        };
+        self.uses.add(entry.id);
+        match &entry.object {
+            Object::View(view) => self.view(entry, &view.query),
+            Object::Source(source) if source.columns.is_empty() => Err(Error::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("source \"{}\" has no rows of its own", entry.name),
+            )
+            .with_hint("Read the tables that were created from it.")),
+            _ => self.collection(entry),
+        }
+    }
+
+    /// A system relation; those of `pg_catalog` are found without their schema, too.
+    fn system_relation(&self, name: &Name) -> Option<Arc<dyn TableSource>> {
+        let system = self.system?;
+        let provider = match name.schema.as_deref() {
+            None if name.name.starts_with("pg_") => system.table("pg_catalog", &name.name)?,
+            None | Some(PUBLIC) => return None,
+            Some(schema) => system.table(schema, &name.name)?,
+        };
+        Some(provider_as_source(provider))
+    }
+
+    fn collection(&self, entry: &Entry) -> crate::Result<Arc<dyn TableSource>> {
+        let schema = entry
+            .schema()
+            .ok_or_else(|| Error::internal(format!("relation \"{}\" has no columns", entry.name)))?;
+        Ok(Arc::new(CollectionSource { id: entry.id.collection(), schema, key: entry.key().to_vec() }))
+    }
+
+    /// A view's plan in the place of its name.
+    fn view(&self, entry: &Entry, text: &str) -> crate::Result<Arc<dyn TableSource>> {
+        let depth = VIEW_DEPTH.get();
+        if depth >= VIEW_DEPTH_MAX {
+            return Err(Error::new(
+                SqlState("54001"),
+                format!("view \"{}\" stands on more than {VIEW_DEPTH_MAX} views", entry.name),
+            ));
+        }
+        VIEW_DEPTH.set(depth + 1);
+        let planner = Planner::new(self.catalog, self.session, self.system);
+        let planned =
+            parser::parse_query(text).and_then(|query| planner.plan(&query, text, &[], self.purpose));
+        VIEW_DEPTH.set(depth);
+        // Places in the view's text mean nothing in the query that names it.
+        let planned = planned.map_err(|e| Error { position: None, ..e })?;
+        let Some(schema) = entry.schema() else {
+            return Err(Error::internal(format!("view \"{}\" has no columns", entry.name)));
+        };
+        let plan = output::with_schema(planned.plan, &schema)?;
+        let schema = Arc::clone(plan.schema().inner());
+        Ok(Arc::new(ViewSource { plan, schema }))
+    }
+}
+
+/// A plan that stands for a name.
+struct ViewSource {
+    plan: LogicalPlan,
+    schema: SchemaRef,
+}
+
+impl TableSource for ViewSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        Some(Cow::Borrowed(&self.plan))
+    }
+}
+
+impl ContextProvider for Resolver<'_> {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        let name = Name { schema: name.schema().map(str::to_string), name: name.table().to_string() };
+        Ok(self.relation(&name)?)
+    }
+
+    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+        let plan = series::plan(name, args, self.purpose == Purpose::MaterializedView)?;
+        match plan {
+            series::Series::Rows(plan) => {
+                let schema = Arc::clone(plan.schema().inner());
+                Ok(Arc::new(ViewSource { plan, schema }))
+            }
+            series::Series::Provider(provider) => Ok(provider_as_source(provider)),
+        }
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.functions.expr_planners()
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Types))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        session::constant(name, self.session)
+            .or_else(|| self.functions.scalar(name))
+            .or_else(|| self.system?.function(name))
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.functions.aggregate(name)
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.functions.window(name)
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.functions.config()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.functions.scalar_names()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.functions.aggregate_names()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.functions.window_names()
+    }
+}
+
+/// SQL's types as the fields that carry them.
+#[derive(Debug)]
+struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, sql_type: &SqlDataType) -> Result<Option<FieldRef>> {
+        Ok(Some(sql_type_of(sql_type)?.field_ref("", true)))
+    }
+}
+
+/// Whether a relation of this kind can be the target of INSERT, UPDATE and DELETE.
+pub(super) fn check_writable(entry: &Entry) -> crate::Result<()> {
+    match &entry.object {
+        Object::Table(table) if table.source.is_none() => Ok(()),
+        Object::Table(_) => {
+            Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot change table \"{}\"", entry.name))
+                .with_detail("It is filled by a source."))
+        }
+        _ => {
+            let error = Error::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("cannot change {} \"{}\"", entry.kind().noun(), entry.name),
+            );
+            Err(match entry.kind() {
+                ObjectKind::View | ObjectKind::MaterializedView => {
+                    error.with_detail("Views are written by their queries only.")
+                }
+                _ => error,
+            })
+        }
+    }
+}

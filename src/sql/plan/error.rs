@@ -1,0 +1,225 @@
+//! DataFusion's planning errors as PostgreSQL's.
+
+use std::str::FromStr;
+
+use arrow::datatypes::{DataType, Field};
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::ast::Query;
+
+use super::{locate, naming};
+use crate::error::{Error, SqlState};
+use crate::sql::parser::SourceText;
+use crate::types::SqlType;
+
+/// The error that PostgreSQL would give, with its place in `text`.
+pub(super) fn from_datafusion(error: DataFusionError, query: &Query, text: &str) -> Error {
+    let (error, location) = unwrap(error);
+    let error = translate(error);
+    let error = match location {
+        Some(l) if error.position.is_none() => error.at(SourceText::new(text).position(l)),
+        _ => error,
+    };
+    locate::attach(error, query, text)
+}
+
+/// Takes off what only describes where the error passed; keeps the place that a diagnostic tells.
+fn unwrap(
+    mut error: DataFusionError,
+) -> (DataFusionError, Option<datafusion::sql::sqlparser::tokenizer::Location>) {
+    let mut location = None;
+    loop {
+        error = match error {
+            DataFusionError::Context(_, inner) => *inner,
+            DataFusionError::Diagnostic(diagnostic, inner) => {
+                let start = diagnostic.span.map(|s| s.start).filter(|l| l.line > 0);
+                location =
+                    location
+                        .or(start
+                            .map(|l| datafusion::sql::sqlparser::tokenizer::Location::new(l.line, l.column)));
+                *inner
+            }
+            DataFusionError::Collection(mut all) if !all.is_empty() => all.swap_remove(0),
+            other => return (other, location),
+        };
+    }
+}
+
+fn translate(error: DataFusionError) -> Error {
+    match error {
+        DataFusionError::SchemaError(e, _) => schema_error(&e),
+        DataFusionError::Plan(message) => plan_error(&message),
+        DataFusionError::NotImplemented(message) => not_implemented(&message),
+        DataFusionError::Execution(message) if message.starts_with("No function matches") => {
+            plan_error(&message)
+        }
+        other => other.into(),
+    }
+}
+
+fn schema_error(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let name = naming::shown(&field.name);
+            let Some(relation) = &field.relation else {
+                return Error::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"));
+            };
+            let known = valid_fields
+                .iter()
+                .any(|f| f.relation.as_ref().is_some_and(|r| r.table() == relation.table()));
+            if known {
+                let table = relation.table();
+                Error::new(SqlState::UNDEFINED_COLUMN, format!("column {table}.{name} does not exist"))
+            } else {
+                Error::new(
+                    SqlState::UNDEFINED_TABLE,
+                    format!("missing FROM-clause entry for table \"{}\"", relation.table()),
+                )
+            }
+        }
+        SchemaError::AmbiguousReference { field } => Error::new(
+            SqlState::AMBIGUOUS_COLUMN,
+            format!("column reference \"{}\" is ambiguous", naming::shown(&field.name)),
+        ),
+        SchemaError::DuplicateQualifiedField { qualifier, .. } => Error::new(
+            SqlState("42712"),
+            format!("table name \"{}\" specified more than once", qualifier.table()),
+        ),
+        SchemaError::DuplicateUnqualifiedField { name } => Error::new(
+            SqlState::DUPLICATE_COLUMN,
+            format!("column name \"{}\" specified more than once", naming::shown(name)),
+        ),
+    }
+}
+
+fn plan_error(message: &str) -> Error {
+    let message = message.strip_prefix("Error during planning: ").unwrap_or(message);
+    if message.contains("must appear in the GROUP BY clause") {
+        let column = between(message, "column \"", "\"").unwrap_or_default();
+        return Error::new(
+            SqlState::GROUPING_ERROR,
+            format!(
+                "column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"
+            ),
+        );
+    }
+    if let Some(name) = between(message, "Invalid function '", "'") {
+        return undefined_function(name, None);
+    }
+    if let Some(name) = between(message, "table function '", "'") {
+        return undefined_function(name, None);
+    }
+    if message.contains("No function matches the given name and argument types")
+        && let Some(call) = between(message, "argument types '", "'")
+        && let Some((name, types)) = call.trim_end_matches(')').split_once('(')
+    {
+        return undefined_function(name, Some(types));
+    }
+    if let Some(pair) = between(message, "comparison operation ", " to valid types")
+        .or_else(|| between(message, "arithmetic expression ", " to valid types"))
+        .or_else(|| message.split_once("comparison operation ").map(|(_, rest)| rest))
+        .or_else(|| {
+            message.split_once("Cannot infer common string type for string concat operation ").map(|(_, r)| r)
+        })
+        && let Some(operator) = operator_error(pair)
+    {
+        return operator;
+    }
+    if message.starts_with("HAVING clause references")
+        || message.contains("Aggregate function calls cannot be nested")
+    {
+        return Error::new(SqlState::GROUPING_ERROR, lower_first(message));
+    }
+    if message.contains("different number of columns") || message.contains("same number of columns") {
+        return Error::new(
+            SqlState::SYNTAX_ERROR,
+            "each query of a set operation must have the same number of columns",
+        );
+    }
+    if message.contains("should only return one column") || message.contains("must return only one column") {
+        return Error::new(SqlState::SYNTAX_ERROR, "subquery must return only one column");
+    }
+    if message.contains("Incompatible inputs for Union") {
+        return Error::new(SqlState::DATATYPE_MISMATCH, lower_first(first_line(message)));
+    }
+    if message.contains("boolean") || message.contains("Boolean") {
+        return Error::new(SqlState::DATATYPE_MISMATCH, lower_first(first_line(message)));
+    }
+    Error::new(SqlState("42000"), lower_first(first_line(message)))
+}
+
+fn not_implemented(message: &str) -> Error {
+    // The tree of what is not understood can be pages long.
+    let line = first_line(message);
+    let line: String = line.chars().take(200).collect();
+    Error::new(SqlState::FEATURE_NOT_SUPPORTED, lower_first(&line))
+}
+
+fn undefined_function(name: &str, types: Option<&str>) -> Error {
+    let shown = match types {
+        Some(types) => format!("{name}({})", types.split(", ").map(sql_name).collect::<Vec<_>>().join(", ")),
+        None => format!("{name}()"),
+    };
+    Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {shown} does not exist")).with_hint(
+        "No function matches the given name and argument types. You might need to add explicit type casts.",
+    )
+}
+
+/// `Int64 = Boolean` as `operator does not exist: bigint = boolean`.
+fn operator_error(pair: &str) -> Option<Error> {
+    let pair = first_line(pair).trim_end_matches('.');
+    let operators = [
+        " = ",
+        " != ",
+        " <> ",
+        " <= ",
+        " >= ",
+        " < ",
+        " > ",
+        " + ",
+        " - ",
+        " * ",
+        " / ",
+        " % ",
+        " || ",
+        " LIKE ",
+        " AND ",
+        " OR ",
+        " IS DISTINCT FROM ",
+    ];
+    let operator = operators.iter().find(|o| pair.contains(*o))?;
+    let (left, right) = pair.split_once(operator)?;
+    let shown = format!("{} {} {}", sql_name(left.trim()), operator.trim(), sql_name(right.trim()));
+    Some(Error::new(SqlState::UNDEFINED_FUNCTION, format!("operator does not exist: {shown}")).with_hint(
+        "No operator matches the given name and argument types. You might need to add explicit type casts.",
+    ))
+}
+
+/// An Arrow type's text as PostgreSQL's name for it.
+fn sql_name(arrow: &str) -> String {
+    match DataType::from_str(arrow) {
+        Ok(data_type) => SqlType::of(&Field::new("", data_type, true)).to_string(),
+        Err(_) => arrow.to_string(),
+    }
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(inside, _)| inside)
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn lower_first(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        // An abbreviation keeps its capitals.
+        (Some(a), Some(b)) if a.is_uppercase() && !b.is_uppercase() => {
+            a.to_lowercase().collect::<String>() + &text[a.len_utf8()..]
+        }
+        _ => text.to_string(),
+    }
+}

@@ -1,0 +1,475 @@
+//! A query's tree before it is planned: PostgreSQL's spellings as DataFusion understands them.
+//!
+//! Integer literals become `integer` (DataFusion's are 64 bits wide), output columns get PostgreSQL's names,
+//! intervals and time zones become casts and calls. What would be ignored silently is refused.
+
+use std::ops::ControlFlow;
+
+use arrow::datatypes::FieldRef;
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, Distinct, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
+    ObjectName, OrderByKind, Query, Select, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
+    UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+};
+
+use super::naming;
+use crate::error::{Error, Result};
+use crate::names::fold;
+use crate::sql::parser;
+use crate::types::{SqlType, sql_type_of};
+
+/// Rewrites a query in place.
+///
+/// # Errors
+/// 0A000 for clauses that would be ignored.
+pub(super) fn query(query: &mut Query) -> Result<()> {
+    match VisitMut::visit(query, &mut Rewriter) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Gives parameters that are cast the type they are cast to (`$1::date`), as PostgreSQL does.
+pub(super) fn infer_cast_parameters(query: &Query, declared: &mut Vec<Option<FieldRef>>) {
+    struct Casts<'a>(&'a mut Vec<Option<FieldRef>>);
+    impl Visitor for Casts<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::Cast { expr, data_type, .. } = expr
+                && let Some(index) = parameter_index(expr)
+                && let Ok(sql_type) = sql_type_of(data_type)
+            {
+                declare(self.0, index, &sql_type);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    // The visitor never breaks.
+    let _ = Visit::visit(query, &mut Casts(declared));
+}
+
+/// The 0-based number of the parameter that an expression is.
+pub(super) fn parameter_index(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(v) => match &v.value {
+            Value::Placeholder(p) => p.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1),
+            _ => None,
+        },
+        Expr::Nested(inner) => parameter_index(inner),
+        _ => None,
+    }
+}
+
+/// Gives a parameter a type unless it has one.
+pub(super) fn declare(declared: &mut Vec<Option<FieldRef>>, index: usize, sql_type: &SqlType) {
+    // The wire protocol counts parameters in 16 bits.
+    if index >= usize::from(u16::MAX) {
+        return;
+    }
+    if declared.len() <= index {
+        declared.resize(index + 1, None);
+    }
+    if declared[index].is_none() {
+        declared[index] = Some(sql_type.field_ref(format!("${}", index + 1), true));
+    }
+}
+
+/// A cast in the tree.
+pub(super) fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::DoubleColon, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// A call in the tree.
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.into_iter().map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a))).collect(),
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+/// Functions whose result has the type of their arguments, so that a literal's type matters.
+const TYPED_BY_ARGUMENTS: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "pg_typeof"];
+
+struct Rewriter;
+
+type Flow = ControlFlow<Error>;
+
+impl VisitorMut for Rewriter {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
+        match prepare_query(query) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => ControlFlow::Break(e),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
+        naming::name_items(select);
+        if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
+            exprs.iter_mut().for_each(keep_literal);
+        }
+        if let Some(Distinct::On(exprs)) = &mut select.distinct {
+            exprs.iter_mut().for_each(keep_literal);
+        }
+        if select.into.is_some() {
+            return ControlFlow::Break(Error::unsupported("SELECT INTO"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
+        match factor {
+            TableFactor::Table { sample: Some(_), .. } => {
+                return ControlFlow::Break(Error::unsupported("TABLESAMPLE"));
+            }
+            TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
+                if *with_ordinality {
+                    return ControlFlow::Break(Error::unsupported("WITH ORDINALITY"));
+                }
+                for arg in &mut args.args {
+                    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
+                        keep_literal(expr);
+                    }
+                }
+                name_function_column(name, alias);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
+        match prepare_expr(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => ControlFlow::Break(e),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
+        type_number(expr);
+        ControlFlow::Continue(())
+    }
+}
+
+/// LIMIT, FETCH, ORDER BY positions; what DataFusion would ignore is refused.
+fn prepare_query(query: &mut Query) -> Result<()> {
+    if !query.locks.is_empty() {
+        return Err(Error::unsupported("FOR UPDATE and FOR SHARE"));
+    }
+    if let Some(Fetch { with_ties, percent, quantity }) = query.fetch.take() {
+        if with_ties || percent {
+            return Err(Error::unsupported("FETCH FIRST … WITH TIES or PERCENT"));
+        }
+        let limit = quantity.unwrap_or_else(|| Expr::Value(Value::Number("1".into(), true).into()));
+        match &mut query.limit_clause {
+            Some(LimitClause::LimitOffset { limit: empty @ None, .. }) => *empty = Some(limit),
+            None => {
+                query.limit_clause =
+                    Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, limit_by: vec![] });
+            }
+            Some(_) => return Err(Error::unsupported("LIMIT together with FETCH FIRST")),
+        }
+    }
+    match &mut query.limit_clause {
+        Some(LimitClause::LimitOffset { limit, offset, .. }) => {
+            limit.iter_mut().for_each(keep_literal);
+            offset.iter_mut().for_each(|o| keep_literal(&mut o.value));
+        }
+        Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+            keep_literal(offset);
+            keep_literal(limit);
+        }
+        None => {}
+    }
+    if let Some(order_by) = &mut query.order_by
+        && let OrderByKind::Expressions(exprs) = &mut order_by.kind
+    {
+        exprs.iter_mut().for_each(|e| keep_literal(&mut e.expr));
+    }
+    set_expr(&mut query.body)
+}
+
+/// `TABLE t` is `SELECT * FROM t`.
+fn set_expr(body: &mut SetExpr) -> Result<()> {
+    match body {
+        SetExpr::SetOperation { left, right, .. } => {
+            set_expr(left)?;
+            set_expr(right)
+        }
+        SetExpr::Table(table) => {
+            let mut name = String::new();
+            if let Some(schema) = &table.schema_name {
+                name.push_str(&Ident::with_quote('"', schema).to_string());
+                name.push('.');
+            }
+            name.push_str(&Ident::with_quote('"', table.table_name.clone().unwrap_or_default()).to_string());
+            *body = *parser::parse_query(&format!("SELECT * FROM {name}"))?.body;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The one column of a function in FROM is called as the function, or as its alias.
+fn name_function_column(function: &ObjectName, alias: &mut Option<TableAlias>) {
+    let Some(name) = function.0.last().and_then(|p| p.as_ident()).cloned() else { return };
+    if !matches!(fold(&name).as_str(), "generate_series" | "unnest") {
+        return;
+    }
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: name.clone(),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns = vec![TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+    }
+}
+
+/// A literal that must stay one: a position, a limit, an argument.
+fn keep_literal(expr: &mut Expr) {
+    match expr {
+        // The flag means nothing to DataFusion; here it means "leave me alone".
+        Expr::Value(ValueWithSpan { value: Value::Number(_, kept), .. }) => *kept = true,
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => keep_literal(inner),
+        _ => {}
+    }
+}
+
+/// An integer literal is an `integer` when it fits, a `bigint` when that fits, else `numeric`, as in PostgreSQL.
+fn type_number(expr: &mut Expr) {
+    let Expr::Value(ValueWithSpan { value: Value::Number(text, kept), .. }) = expr else { return };
+    if *kept {
+        return;
+    }
+    *kept = true;
+    let digits: String = text.chars().filter(|c| *c != '_').collect();
+    if digits.bytes().all(|b| b.is_ascii_digit()) {
+        let data_type = if digits.parse::<i32>().is_ok() {
+            DataType::Integer(None)
+        } else if digits.parse::<i64>().is_ok() {
+            return;
+        } else {
+            DataType::Numeric(ExactNumberInfo::PrecisionAndScale(38, 0))
+        };
+        let literal = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+        *expr = cast(literal, data_type);
+    } else if let Some(plain) = without_exponent(&digits) {
+        *text = plain;
+    }
+}
+
+/// `1.5e3` as `1500.`: DataFusion would give it a negative scale. `None` when it has no exponent or too large a one.
+fn without_exponent(number: &str) -> Option<String> {
+    let (mantissa, exponent) = number.split_once(['e', 'E'])?;
+    let exponent: i32 = exponent.parse().ok().filter(|e: &i32| e.abs() <= 38)?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let point = whole.len() as i32 + exponent;
+    Some(if point <= 0 {
+        format!("0.{}{digits}", "0".repeat(point.unsigned_abs() as usize))
+    } else if (point as usize) >= digits.len() {
+        format!("{digits}{}.0", "0".repeat(point as usize - digits.len()))
+    } else {
+        format!("{}.{}", &digits[..point as usize], &digits[point as usize..])
+    })
+}
+
+fn prepare_expr(expr: &mut Expr) -> Result<()> {
+    match expr {
+        Expr::Function(function) => prepare_function(function),
+        Expr::Cast { expr, .. } => {
+            keep_literal(expr);
+            Ok(())
+        }
+        Expr::Substring { substring_from, substring_for, .. } => {
+            substring_from.iter_mut().chain(substring_for).for_each(|e| keep_literal(e));
+            Ok(())
+        }
+        Expr::Overlay { overlay_from, overlay_for, .. } => {
+            keep_literal(overlay_from);
+            overlay_for.iter_mut().for_each(|e| keep_literal(e));
+            Ok(())
+        }
+        Expr::CompoundFieldAccess { access_chain, .. } => {
+            use datafusion::sql::sqlparser::ast::{AccessExpr, Subscript};
+            for access in access_chain {
+                match access {
+                    AccessExpr::Subscript(Subscript::Index { index }) => keep_literal(index),
+                    AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) => {
+                        lower_bound.iter_mut().chain(upper_bound).for_each(keep_literal);
+                    }
+                    AccessExpr::Dot(_) => {}
+                }
+            }
+            Ok(())
+        }
+        Expr::Interval(interval) => {
+            *expr = interval_cast(interval)?;
+            Ok(())
+        }
+        Expr::AtTimeZone { timestamp, time_zone } => {
+            let null = || Expr::Value(Value::Null.into());
+            let args = vec![
+                std::mem::replace(time_zone.as_mut(), null()),
+                std::mem::replace(timestamp.as_mut(), null()),
+            ];
+            *expr = call("timezone", args);
+            Ok(())
+        }
+        Expr::Collate { expr: inner, collation } => {
+            let name = collation.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_ascii_lowercase());
+            if !matches!(
+                name.as_deref(),
+                Some("c" | "posix" | "default" | "ucs_basic" | "c.utf-8" | "c.utf8")
+            ) {
+                return Err(Error::unsupported(format!("collation {collation}")));
+            }
+            *expr = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
+            prepare_expr(expr)
+        }
+        Expr::BinaryOp { op, .. } => {
+            if let BinaryOperator::PGCustomBinaryOperator(parts) = op {
+                let Some(plain) = plain_operator(parts.last().map_or("", String::as_str)) else {
+                    return Err(Error::unsupported(format!("operator {op}")));
+                };
+                *op = plain;
+            }
+            Ok(())
+        }
+        Expr::UnaryOp { op, expr: inner } => {
+            let function = match op {
+                UnaryOperator::PGAbs => "abs",
+                UnaryOperator::PGSquareRoot => "sqrt",
+                UnaryOperator::PGCubeRoot => "cbrt",
+                _ => return Ok(()),
+            };
+            let arg = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
+            *expr = call(function, vec![arg]);
+            Ok(())
+        }
+        Expr::Value(v) => {
+            if let Value::UnicodeStringLiteral(text) | Value::NationalStringLiteral(text) = &v.value {
+                v.value = Value::SingleQuotedString(text.clone());
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn prepare_function(function: &mut Function) -> Result<()> {
+    // `pg_catalog.f` is `f`.
+    if function.name.0.len() == 2 && function.name.0[0].as_ident().is_some_and(|i| fold(i) == "pg_catalog") {
+        function.name.0.remove(0);
+    }
+    let name = function.name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+    if !TYPED_BY_ARGUMENTS.contains(&name.as_str())
+        && let FunctionArguments::List(list) = &mut function.args
+    {
+        for arg in &mut list.args {
+            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
+                keep_literal(expr);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `INTERVAL '5' MINUTE` is the text `5 MINUTE` cast to interval.
+fn interval_cast(interval: &Interval) -> Result<Expr> {
+    if interval.last_field.is_some()
+        || interval.leading_precision.is_some()
+        || interval.fractional_seconds_precision.is_some()
+    {
+        return Err(Error::unsupported("INTERVAL with a precision or a range of fields"));
+    }
+    let text = match interval.value.as_ref() {
+        Expr::Value(v) => match &v.value {
+            Value::SingleQuotedString(s) | Value::EscapedStringLiteral(s) => s.clone(),
+            Value::Number(n, _) => n.clone(),
+            Value::DollarQuotedString(s) => s.value.clone(),
+            _ => return Err(Error::unsupported("INTERVAL of something else than a literal")),
+        },
+        _ => return Err(Error::unsupported("INTERVAL of something else than a literal")),
+    };
+    let text = match &interval.leading_field {
+        Some(field) => format!("{text} {field}"),
+        None => text,
+    };
+    let literal = Expr::Value(Value::SingleQuotedString(text).into());
+    Ok(cast(literal, DataType::Interval { fields: None, precision: None }))
+}
+
+/// The operator that `OPERATOR(pg_catalog.~)` names.
+fn plain_operator(symbol: &str) -> Option<BinaryOperator> {
+    Some(match symbol {
+        "=" => BinaryOperator::Eq,
+        "<>" | "!=" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        ">" => BinaryOperator::Gt,
+        "<=" => BinaryOperator::LtEq,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "*" => BinaryOperator::Multiply,
+        "/" => BinaryOperator::Divide,
+        "%" => BinaryOperator::Modulo,
+        "||" => BinaryOperator::StringConcat,
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "~~*" => BinaryOperator::PGILikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "!~~*" => BinaryOperator::PGNotILikeMatch,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(expr: &str) -> String {
+        let mut expr = parser::parse_expression(expr).unwrap();
+        assert!(VisitMut::visit(&mut expr, &mut Rewriter).is_continue());
+        expr.to_string()
+    }
+
+    #[test]
+    fn literals_get_postgresqls_types() {
+        assert_eq!(rewritten("a + 1"), "a + 1::INTEGER");
+        assert_eq!(rewritten("3000000000"), "3000000000");
+        assert_eq!(rewritten("9223372036854775808"), "9223372036854775808::NUMERIC(38,0)");
+        assert_eq!(rewritten("1.5"), "1.5");
+        assert_eq!(rewritten("1.5e3"), "1500.0");
+        assert_eq!(rewritten("15e-1"), "1.5");
+        assert_eq!(rewritten("1e-3"), "0.001");
+        assert_eq!(rewritten("round(x, 2)"), "round(x, 2)");
+        assert_eq!(rewritten("coalesce(x, 2)"), "coalesce(x, 2::INTEGER)");
+    }
+
+    #[test]
+    fn spellings_become_calls_and_casts() {
+        assert_eq!(rewritten("interval '5' minute"), "'5 MINUTE'::INTERVAL");
+        assert_eq!(rewritten("a at time zone 'UTC'"), "timezone('UTC', a)");
+        assert_eq!(rewritten("pg_catalog.lower(a)"), "lower(a)");
+        assert_eq!(rewritten("a OPERATOR(pg_catalog.~) 'x'"), "a ~ 'x'");
+        assert_eq!(rewritten("@ a"), "abs(a)");
+    }
+}

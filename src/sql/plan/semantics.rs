@@ -1,0 +1,261 @@
+//! PostgreSQL's meaning of expressions, on top of DataFusion's: casts, division, overflow, sums and averages.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr::{AggregateFunction, Cast, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Volatility};
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
+
+use crate::engine::plan::CollectionSource;
+use crate::error::{Error, SqlState};
+use crate::sql::functions::{arithmetic, cast};
+use crate::types::{SqlType, is_string};
+
+/// Makes a plan executable: types coerced, with PostgreSQL's semantics.
+pub(super) fn analyze(plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+    let analyzer = Analyzer::with_rules(vec![
+        Arc::new(ResolveGroupingFunction::new()),
+        Arc::new(BeforeCoercion),
+        Arc::new(TypeCoercion::new()),
+        Arc::new(AfterCoercion),
+    ]);
+    analyzer.execute_and_check(plan, config, |_, _| {})
+}
+
+/// What must be decided by the types that were written: results of sums, averages and divisions; literals' types.
+#[derive(Debug)]
+struct BeforeCoercion;
+
+impl AnalyzerRule for BeforeCoercion {
+    fn name(&self) -> &str {
+        "postgresql_types"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        rewrite_expressions(plan, &before)
+    }
+}
+
+/// What depends on the types after coercion: casts and checked arithmetic.
+#[derive(Debug)]
+struct AfterCoercion;
+
+impl AnalyzerRule for AfterCoercion {
+    fn name(&self) -> &str {
+        "postgresql_semantics"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        rewrite_expressions(plan, &after)
+    }
+}
+
+type Rewrite = dyn Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>;
+
+/// Rewrites every expression of a plan bottom-up; names of columns stay as they were.
+fn rewrite_expressions(plan: LogicalPlan, rewrite: &Rewrite) -> Result<LogicalPlan> {
+    plan.transform_up_with_subqueries(|plan| {
+        if matches!(plan, LogicalPlan::TableScan(_)) {
+            return Ok(Transformed::no(plan));
+        }
+        let schema = merge_schema(&plan.inputs());
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(expr.transform_up(|e| rewrite(e, &schema))?.update_data(|e| name.restore(e)))
+        })?
+        .map_data(LogicalPlan::recompute_schema)
+    })
+    .map(|t| t.data)
+}
+
+fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::AggregateFunction(call) => widen_aggregate(call, schema),
+        Expr::WindowFunction(call) => Ok(Transformed::no(Expr::WindowFunction(call))),
+        Expr::BinaryExpr(binary) => {
+            let binary = type_literals(binary, schema)?;
+            divide(binary, schema)
+        }
+        // The cast of a literal is a literal: whoever needs one (LIKE, window functions, index look-ups) finds it.
+        Expr::Cast(Cast { expr, field }) => {
+            if let Expr::Literal(value, _) = expr.as_ref()
+                && let Some(literal) = cast::literal(value, &field)?
+            {
+                return Ok(Transformed::yes(literal));
+            }
+            Ok(Transformed::no(Expr::Cast(Cast { expr, field })))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn after(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::Cast(Cast { expr, field }) => {
+            if let Expr::Literal(value, _) = expr.as_ref()
+                && let Some(literal) = cast::literal(value, &field)?
+            {
+                return Ok(Transformed::yes(literal));
+            }
+            let (_, from) = expr.to_field(schema)?;
+            Ok(Transformed::yes(cast_expr(*expr, &from, &field)))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let checked = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
+                && left.get_type(schema)?.is_signed_integer()
+                && left.get_type(schema)? == right.get_type(schema)?;
+            if checked {
+                Ok(Transformed::yes(arithmetic::checked(op, *left, *right)))
+            } else {
+                Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
+            }
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// A cast as PostgreSQL does it; Arrow's where they agree.
+pub(super) fn cast_expr(expr: Expr, from: &Field, to: &FieldRef) -> Expr {
+    if cast::differs(from, to) {
+        cast::call(expr, to)
+    } else {
+        Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::clone(to)))
+    }
+}
+
+/// sum(bigint) is numeric and cannot overflow; avg of whole numbers and numerics has 16 decimal places.
+fn widen_aggregate(mut call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let wide = match (call.func.name(), call.params.args.first()) {
+        ("sum", Some(arg)) => match arg.get_type(schema)? {
+            DataType::Int64 | DataType::UInt64 => Some(DataType::Decimal128(28, 0)),
+            _ => None,
+        },
+        ("avg", Some(arg)) => match arg.get_type(schema)? {
+            t if t.is_integer() => Some(DataType::Decimal128(34, 12)),
+            DataType::Decimal128(p, s) if s < 12 => {
+                Some(DataType::Decimal128((p + 12 - s.unsigned_abs()).clamp(34, 38), 12))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    let Some(wide) = wide else { return Ok(Transformed::no(Expr::AggregateFunction(call))) };
+    let arg = call.params.args.remove(0);
+    call.params.args.insert(0, Expr::Cast(Cast::new(Box::new(arg), wide)));
+    Ok(Transformed::yes(Expr::AggregateFunction(call)))
+}
+
+/// A string literal beside an operand of another type means a value of that type (`id = '5'`, `at > '2024-01-01'`).
+fn type_literals(mut binary: BinaryExpr, schema: &DFSchema) -> Result<BinaryExpr> {
+    if !(is_comparison(binary.op) || binary.op.is_numerical_operators()) {
+        return Ok(binary);
+    }
+    for swap in [false, true] {
+        let (this, other) =
+            if swap { (&mut binary.right, &binary.left) } else { (&mut binary.left, &binary.right) };
+        let Expr::Literal(value, _) = this.as_ref() else { continue };
+        if !is_string(&value.data_type()) || value.is_null() {
+            continue;
+        }
+        let (_, field) = other.to_field(schema)?;
+        let wanted = match SqlType::of(&field) {
+            plain if plain.is_string() => continue,
+            // A date plus '1 day' is an interval's business.
+            SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time
+                if binary.op.is_numerical_operators() =>
+            {
+                if binary.op == Operator::Plus {
+                    SqlType::Interval
+                } else {
+                    continue;
+                }
+            }
+            known => known,
+        };
+        if let Some(literal) = cast::literal(value, &wanted.field_ref("", true))? {
+            **this = literal;
+        }
+    }
+    Ok(binary)
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator as O;
+    matches!(
+        op,
+        O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq | O::IsDistinctFrom | O::IsNotDistinctFrom
+    )
+}
+
+/// Division that keeps PostgreSQL's scale and refuses zero.
+fn divide(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if binary.op != Operator::Divide {
+        return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+    }
+    let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
+    match arithmetic::division(&left, &right) {
+        true => Ok(Transformed::yes(arithmetic::divide(*binary.left, *binary.right))),
+        false => Ok(Transformed::no(Expr::BinaryExpr(binary))),
+    }
+}
+
+/// Refuses what would make a kept view change by itself.
+///
+/// # Errors
+/// 0A000, naming the function or relation.
+pub(super) fn check_maintainable(plan: &LogicalPlan) -> crate::Result<()> {
+    let mut refused = None;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && scan.source.downcast_ref::<CollectionSource>().is_none()
+            && scan.table_name.table() != "generate_series()"
+            && !is_work_table(scan)
+        {
+            refused = Some(Error::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("a materialized view cannot read \"{}\"", scan.table_name.table()),
+            ));
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::ScalarFunction(ScalarFunction { func, .. }) = e
+                    && func.signature().volatility != Volatility::Immutable
+                {
+                    refused = Some(not_maintainable(func.name()));
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    refused.map_or(Ok(()), Err)
+}
+
+fn is_work_table(scan: &datafusion::logical_expr::TableScan) -> bool {
+    use datafusion::catalog::cte_worktable::CteWorkTable;
+    use datafusion::catalog::default_table_source::source_as_provider;
+    source_as_provider(&scan.source).is_ok_and(|p| p.downcast_ref::<CteWorkTable>().is_some())
+}
+
+fn not_maintainable(function: &str) -> Error {
+    let error = Error::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("a materialized view cannot call \"{function}\""),
+    );
+    match function {
+        "now" | "clock_timestamp" | "current_date" | "current_time" | "localtimestamp" | "localtime" => error
+            .with_detail("Its result changes with time, without a change of the view's inputs.")
+            .with_hint("Temporal filters are not supported yet."),
+        _ => error.with_detail("Its result is not decided by its arguments."),
+    }
+}
