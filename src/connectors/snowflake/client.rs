@@ -395,7 +395,7 @@ impl Drop for Session {
             .header("Authorization", format!("Snowflake Token=\"{}\"", self.token.reveal()))
             .json(&json!({}));
         if !self.token.reveal().is_empty()
-            && let Err(error) = self.runtime.block_on(request.send())
+            && let Err(error) = self.runtime.block_on(async { request.send().await })
         {
             tracing::debug!(error = %error.without_url(), "logging out failed");
         }

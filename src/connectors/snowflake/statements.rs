@@ -135,7 +135,11 @@ impl Statements {
 
     /// Shuts out every writer that read the progress row before.
     pub fn raise_fence(&self) -> String {
-        format!("UPDATE {} SET FENCE = FENCE + 1 WHERE SINK_ID = '{}'", self.names.progress, self.sink)
+        // It writes what a batch writes, so that it also collides with one where locks are finer than tables.
+        format!(
+            "UPDATE {} SET FENCE = FENCE + 1, GENERATION = GENERATION, EPOCH = EPOCH WHERE SINK_ID = '{}'",
+            self.names.progress, self.sink
+        )
     }
 
     /// Reads the progress row.
