@@ -1,1 +1,29 @@
-fn main() {}
+//! The command line: `tidemill serve`, `sql`, `check`.
+
+mod cli;
+
+use std::process::ExitCode;
+
+/// Many threads make and drop small buffers here; mimalloc gives their memory back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Every TLS connection of the process uses this implementation; it can only be chosen once.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("tidemill: another TLS implementation was chosen first");
+    }
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidemill: {}", error.message);
+            if let Some(detail) = &error.detail {
+                eprintln!("DETAIL:  {detail}");
+            }
+            if let Some(hint) = &error.hint {
+                eprintln!("HINT:  {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -20,6 +20,11 @@ pub fn sleep(d: Duration) {
     std::thread::sleep(d);
 }
 
+/// Waits without blocking the thread. Only inside a tokio runtime.
+pub async fn pause(d: Duration) {
+    tokio::time::sleep(d).await;
+}
+
 /// A fresh random identifier.
 pub fn uuid() -> uuid::Uuid {
     uuid::Uuid::new_v4()

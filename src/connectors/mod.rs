@@ -10,6 +10,7 @@ pub mod format;
 pub mod generate;
 pub mod kafka;
 pub mod postgres;
+pub mod registry;
 pub mod snowflake;
 pub mod warehouse;
 

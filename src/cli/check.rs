@@ -1,0 +1,43 @@
+//! `tidemill check`: is a data directory whole, and is every view what its query says?
+
+use tidemill::database::{Database, Outcome, SessionOptions};
+use tidemill::sql::ObjectKind;
+use tidemill::{Config, Error, Result, SqlState};
+
+use super::serve::log;
+
+/// Opens the directory, checks every materialized view, prints a line for each.
+pub fn run(config: Config) -> Result<()> {
+    log(&config);
+    if !config.data_dir.is_dir() {
+        return Err(Error::new(
+            SqlState::IO_ERROR,
+            format!("there is no data directory {}", config.data_dir.display()),
+        ));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let database = Database::open(&config)?;
+    let views: Vec<String> =
+        database.catalog().of_kind(ObjectKind::MaterializedView).iter().map(|e| e.name.clone()).collect();
+    let mut wrong = 0;
+    runtime.block_on(async {
+        let mut session = database.session(SessionOptions::default());
+        for view in &views {
+            let statement = format!("CHECK MATERIALIZED VIEW {}", tidemill::names::quote(view));
+            match session.simple(&statement).await {
+                Ok(Some(Outcome::Done { .. })) => println!("{view}: ok"),
+                Ok(_) => println!("{view}: no answer"),
+                Err(error) => {
+                    wrong += 1;
+                    println!("{view}: {error}");
+                }
+            }
+        }
+    });
+    database.shutdown();
+    println!("{} views checked, {wrong} wrong", views.len());
+    match wrong {
+        0 => Ok(()),
+        _ => Err(Error::new(SqlState::DATA_CORRUPTED, format!("{wrong} of {} views are wrong", views.len()))),
+    }
+}

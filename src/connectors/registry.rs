@@ -1,0 +1,127 @@
+//! Every kind of external system there is, and what each can do.
+
+use arrow::datatypes::SchemaRef;
+
+use super::{Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, postgres, snowflake};
+use crate::error::{Error, Result};
+
+type Validate = fn(Vec<(String, String)>) -> Result<()>;
+type MakeSource = fn(&SourceDefinition, &SchemaRef) -> Result<Box<dyn Source>>;
+type Discover = fn(&SourceDefinition) -> Result<Vec<Discovered>>;
+type OutputKey = fn(&SourceDefinition, &SchemaRef) -> Result<Vec<usize>>;
+type MakeSink = fn(&SinkDefinition, &SchemaRef, &[usize]) -> Result<Box<dyn Sink>>;
+type DropSource = fn(&SourceDefinition) -> Result<()>;
+
+/// What one kind can do; `None` is refused with 0A000.
+struct Kind {
+    name: &'static str,
+    validate: Option<Validate>,
+    source: Option<MakeSource>,
+    discover: Option<Discover>,
+    output_key: Option<OutputKey>,
+    sink: Option<MakeSink>,
+    drop_source: Option<DropSource>,
+}
+
+const NOTHING: Kind = Kind {
+    name: "",
+    validate: None,
+    source: None,
+    discover: None,
+    output_key: None,
+    sink: None,
+    drop_source: None,
+};
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "kafka",
+        validate: Some(kafka::validate_connection),
+        source: Some(kafka::source),
+        discover: Some(kafka::discover),
+        output_key: Some(kafka::output_key),
+        sink: Some(kafka::sink),
+        ..NOTHING
+    },
+    Kind {
+        name: "postgres",
+        validate: Some(postgres::validate_connection),
+        source: Some(postgres::source),
+        discover: Some(postgres::discover),
+        drop_source: Some(postgres::drop_slot),
+        ..NOTHING
+    },
+    Kind {
+        name: "snowflake",
+        validate: Some(snowflake::validate_connection),
+        sink: Some(snowflake::sink),
+        ..NOTHING
+    },
+    Kind { name: "object store", validate: Some(files::validate_connection), ..NOTHING },
+    Kind { name: "files", validate: Some(files::validate_connection), sink: Some(files::sink), ..NOTHING },
+];
+
+fn kind(name: &str) -> &'static Kind {
+    KINDS.iter().find(|k| k.name == name).unwrap_or(&NOTHING)
+}
+
+fn missing(kind: &str, what: &str) -> Error {
+    Error::unsupported(format!("a {} {what}", kind.to_uppercase()))
+}
+
+/// Tries a connection: blocks for at most a few seconds.
+///
+/// # Errors
+/// Why it does not work; 0A000 for a kind that has no connections.
+pub fn validate_connection(kind_name: &str, options: Vec<(String, String)>) -> Result<()> {
+    kind(kind_name).validate.ok_or_else(|| missing(kind_name, "connection"))?(options)
+}
+
+/// Refuses a kind that has no connections.
+///
+/// # Errors
+/// 0A000.
+pub fn check_connection_kind(kind_name: &str) -> Result<()> {
+    kind(kind_name).validate.map(|_| ()).ok_or_else(|| missing(kind_name, "connection"))
+}
+
+/// The source that a definition asks for; checks every option and touches nothing.
+///
+/// # Errors
+/// 22023 and the like for options; 0A000 for a kind that is no source.
+pub fn source(def: &SourceDefinition, schema: &SchemaRef) -> Result<Box<dyn Source>> {
+    kind(&def.kind).source.ok_or_else(|| missing(&def.kind, "source"))?(def, schema)
+}
+
+/// The relations that a source offers; asks the external system.
+///
+/// # Errors
+/// The system's; 0A000 for a kind whose columns must be declared.
+pub fn discover(def: &SourceDefinition) -> Result<Vec<Discovered>> {
+    let discover = kind(&def.kind).discover;
+    discover.ok_or_else(|| missing(&def.kind, "source without a column list"))?(def)
+}
+
+/// The key that the envelope gives the source's own columns; empty: none.
+///
+/// # Errors
+/// 42P16 when the envelope needs a key and there is none.
+pub fn output_key(def: &SourceDefinition, schema: &SchemaRef) -> Result<Vec<usize>> {
+    kind(&def.kind).output_key.map_or_else(|| Ok(Vec::new()), |f| f(def, schema))
+}
+
+/// The sink that a definition asks for; checks every option and touches nothing.
+///
+/// # Errors
+/// 22023 and the like for options; 0A000 for a kind that is no sink.
+pub fn sink(def: &SinkDefinition, schema: &SchemaRef, key: &[usize]) -> Result<Box<dyn Sink>> {
+    kind(&def.kind).sink.ok_or_else(|| missing(&def.kind, "sink"))?(def, schema, key)
+}
+
+/// Removes what a dropped source has left upstream (a replication slot).
+///
+/// # Errors
+/// The system's.
+pub fn drop_source(def: &SourceDefinition) -> Result<()> {
+    kind(&def.kind).drop_source.map_or(Ok(()), |f| f(def))
+}

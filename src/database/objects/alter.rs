@@ -1,0 +1,102 @@
+//! ALTER and COMMENT ON.
+
+use std::sync::Arc;
+
+use crate::database::{Database, Notice};
+use crate::error::{Error, Result, SqlState};
+use crate::sql::ast::{Alter, AlterChange, Comment};
+use crate::sql::catalog::{Entry, Object};
+
+impl Database {
+    /// ALTER. Blocks until a paused connector has stopped.
+    pub(crate) fn alter(&self, alter: &Alter) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let found = match self.catalog().require(alter.kind, &alter.name) {
+            Ok(entry) => Arc::clone(entry),
+            Err(e)
+                if alter.if_exists
+                    && (e.sqlstate == SqlState::UNDEFINED_TABLE
+                        || e.sqlstate == SqlState::UNDEFINED_OBJECT) =>
+            {
+                notices.push(Notice::notice(format!("{}, skipping", e.message)));
+                return Ok(notices);
+            }
+            Err(e) => return Err(e),
+        };
+        let changed = self.change_catalog(|catalog, batch| {
+            let current =
+                catalog.get(found.id).ok_or_else(|| Error::internal("the object was dropped meanwhile"))?;
+            let mut entry = Entry::clone(current);
+            match &alter.change {
+                AlterChange::Rename(name) => {
+                    catalog.check_rename(&entry)?;
+                    entry.name = name.clone();
+                }
+                AlterChange::Owner(owner) => entry.owner = owner.clone(),
+                AlterChange::Pause => set_paused(&mut entry, true)?,
+                AlterChange::Resume => set_paused(&mut entry, false)?,
+            }
+            catalog.replace(entry.clone())?;
+            batch.put_entry(&entry)?;
+            Ok(entry)
+        })?;
+        if matches!(alter.change, AlterChange::Pause | AlterChange::Resume) {
+            self.pause_or_resume(&changed)?;
+        }
+        Ok(notices)
+    }
+
+    fn pause_or_resume(&self, entry: &Entry) -> Result<()> {
+        match &entry.object {
+            Object::Source(_) => self.start_source(entry),
+            Object::Sink(_) => match self.workers.followed(entry.id) {
+                Some(followed) => self.start_sink(entry, followed),
+                None => {
+                    return Err(Error::new(
+                        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                        format!("what sink \"{}\" follows could not be built", entry.name),
+                    ));
+                }
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// COMMENT ON.
+    pub(crate) fn comment(&self, comment: &Comment) -> Result<()> {
+        self.change_catalog(|catalog, batch| {
+            let current = match &comment.column {
+                Some(_) => catalog.require_relation(&comment.name)?,
+                None => catalog.require(comment.kind, &comment.name)?,
+            };
+            let mut entry = Entry::clone(current);
+            match &comment.column {
+                None => entry.comment = comment.text.clone(),
+                Some(column) => {
+                    if !entry.columns().unwrap_or_default().iter().any(|c| c.name == *column) {
+                        return Err(Error::new(
+                            SqlState::UNDEFINED_COLUMN,
+                            format!("column \"{column}\" of relation \"{}\" does not exist", entry.name),
+                        ));
+                    }
+                    match &comment.text {
+                        Some(text) => entry.column_comments.insert(column.clone(), text.clone()),
+                        None => entry.column_comments.remove(column),
+                    };
+                }
+            }
+            catalog.replace(entry.clone())?;
+            batch.put_entry(&entry)
+        })
+    }
+}
+
+fn set_paused(entry: &mut Entry, paused: bool) -> Result<()> {
+    match &mut entry.object {
+        Object::Source(source) => source.paused = paused,
+        Object::Sink(sink) => sink.paused = paused,
+        _ => return Err(Error::unsupported(format!("pausing a {}", entry.kind().noun()))),
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! DROP.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::database::objects::leavings;
+use crate::database::{Database, Notice};
+use crate::error::{Result, SqlState};
+use crate::sql::ObjectId;
+use crate::sql::ast::{Drop, ObjectKind};
+use crate::sql::catalog::{Catalog, DropOrder, Entry, Object};
+
+/// What goes, by the names of the statement.
+fn named(catalog: &Catalog, drop: &Drop, notices: &mut Vec<Notice>) -> Result<Vec<ObjectId>> {
+    let mut ids = Vec::new();
+    for name in &drop.names {
+        match catalog.require(drop.kind, name) {
+            Ok(entry) => ids.push(entry.id),
+            Err(e)
+                if drop.if_exists
+                    && (e.sqlstate == SqlState::UNDEFINED_TABLE
+                        || e.sqlstate == SqlState::UNDEFINED_OBJECT) =>
+            {
+                notices.push(Notice::notice(format!("{}, skipping", e.message)));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(ids)
+}
+
+fn cascade_notice(order: &DropOrder) -> Option<Notice> {
+    let what = |e: &Arc<Entry>| format!("drop cascades to {} {}", e.kind().noun(), e.name);
+    match &order.cascaded[..] {
+        [] => None,
+        [one] => Some(Notice::notice(what(one))),
+        several => {
+            let mut notice = Notice::notice(format!("drop cascades to {} other objects", several.len()));
+            notice.detail = Some(several.iter().map(what).collect::<Vec<_>>().join("\n"));
+            Some(notice)
+        }
+    }
+}
+
+impl Database {
+    /// DROP. Blocks until connectors have stopped.
+    pub(crate) fn drop_objects(&self, drop: &Drop) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let ids = named(&self.catalog(), drop, &mut notices)?;
+        notices.extend(self.drop_ids(&ids, drop.cascade)?);
+        Ok(notices)
+    }
+
+    /// Drops objects by identity. Blocks until connectors have stopped.
+    pub(crate) fn drop_ids(&self, ids: &[ObjectId], cascade: bool) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        if ids.is_empty() {
+            return Ok(notices);
+        }
+        let (order, noted) = self.change_catalog(|catalog, batch| {
+            let order = catalog.drop_order(ids, cascade)?;
+            let mut noted = Vec::new();
+            for entry in &order.all {
+                // Something that cannot be reached any more must not keep its object from being dropped.
+                match leavings::note(catalog, entry) {
+                    Ok(Some(json)) => {
+                        batch.leave(entry.id.0, json.clone());
+                        noted.push((Arc::clone(entry), json));
+                    }
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(object = entry.name, %error, "dropped without a clean-up"),
+                }
+            }
+            // Connectors write through the catalog's objects: they stop before these go.
+            for entry in &order.all {
+                self.workers.stop(entry.id);
+            }
+            for entry in &order.all {
+                batch.remove(entry.id.0);
+                catalog.remove(entry.id);
+            }
+            Ok((order, noted))
+        })?;
+        notices.extend(cascade_notice(&order));
+        self.after_drop(&order.all);
+        for (entry, json) in noted {
+            if let Err(error) = self.remove_leavings(entry.id.0, &json) {
+                let (kind, name) = (entry.kind().noun(), &entry.name);
+                let message = format!("what {kind} \"{name}\" left behind could not be removed: {error}");
+                tracing::warn!("{message}");
+                let mut notice = Notice::warning(error.sqlstate.0, message);
+                notice.hint = Some("It is tried again when the database is opened.".into());
+                notices.push(notice);
+            }
+        }
+        Ok(notices)
+    }
+
+    /// Takes away what dropped objects were in the process, and lets sources know of tables that are gone.
+    pub(crate) fn after_drop(&self, dropped: &[Arc<Entry>]) {
+        let mut collections: Vec<ObjectId> = Vec::new();
+        for entry in dropped {
+            self.workers.remove(entry.id);
+            let failed = self.failed.lock().remove(&entry.id).is_some();
+            if entry.is_collection() && !failed {
+                collections.push(entry.id);
+            }
+        }
+        let catalog = self.catalog();
+        let mut restarted = HashSet::new();
+        for entry in dropped {
+            if let Object::Table(table) = &entry.object
+                && let Some((source, _)) = &table.source
+                && let Some(source) = catalog.get(*source)
+                && restarted.insert(source.id)
+            {
+                // Before the collection goes, so that no batch is on its way to it.
+                self.start_source(source);
+            }
+        }
+        if !collections.is_empty() {
+            self.discard(&collections);
+        }
+        for entry in dropped.iter().filter(|e| e.kind() == ObjectKind::Table) {
+            self.writer.forget(entry.id.collection());
+        }
+    }
+}

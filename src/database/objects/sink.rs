@@ -1,0 +1,66 @@
+//! CREATE SINK.
+
+use std::sync::Arc;
+
+use crate::connectors::registry;
+use crate::database::objects::claim;
+use crate::database::supervise::Followed;
+use crate::database::workers::hold_key;
+use crate::database::{Database, Notice, connect};
+use crate::engine::SubscribeFrom;
+use crate::error::{Error, Result, SqlState};
+use crate::sql::ast::{CreateSink, ObjectKind};
+use crate::sql::catalog::{Entry, Object, Sink, UuidText};
+use crate::world;
+
+/// A new sink's subscription: first the rows as they are now.
+pub(crate) fn follow(database: &Database, entry: &Entry) -> Result<Arc<Followed>> {
+    let Object::Sink(sink) = &entry.object else { return Err(Error::internal("what follows is no sink")) };
+    let subscription = database.engine.subscribe_kept(sink.from.collection(), SubscribeFrom::Snapshot)?;
+    Ok(Followed::new(database.engine.clone(), subscription, hold_key(entry.id)))
+}
+
+impl Database {
+    /// CREATE SINK.
+    pub(crate) fn create_sink(&self, owner: &str, create: &CreateSink) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let catalog = self.catalog();
+        let claimed = claim(&catalog, ObjectKind::Sink, &create.name, create.if_not_exists, &mut notices)?;
+        let Some(name) = claimed else { return Ok(notices) };
+        let from = catalog.require_relation(&create.from)?;
+        if !from.is_collection() {
+            return Err(Error::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("a sink cannot follow {} \"{}\"", from.kind().noun(), from.name),
+            )
+            .with_hint("A sink follows a table, a source with columns or a materialized view."));
+        }
+        let connection = match &create.connection {
+            Some(connection) => Some(catalog.require(ObjectKind::Connection, connection)?.id),
+            None => None,
+        };
+        let sink = Sink {
+            uuid: UuidText(world::uuid()),
+            from: from.id,
+            kind: create.kind.clone(),
+            connection,
+            options: create.options.clone(),
+            key: create.key.clone(),
+            format: create.format.clone(),
+            envelope: create.envelope,
+            paused: false,
+        };
+        let definition = connect::sink_definition(&catalog, &name, &sink)?;
+        let (_, schema) = connect::followed_schema(&catalog, &sink)?;
+        // Every option is checked before anything exists.
+        registry::sink(&definition, &schema, &connect::sink_key(&sink, &schema)?)?;
+        let entry = Entry::new(self.new_id()?, name, owner, Object::Sink(sink));
+        let followed = follow(self, &entry)?;
+        if let Err(error) = self.add(std::slice::from_ref(&entry)) {
+            followed.end();
+            return Err(error);
+        }
+        self.start_sink(&entry, followed);
+        Ok(notices)
+    }
+}

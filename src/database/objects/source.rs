@@ -1,0 +1,124 @@
+//! CREATE SOURCE.
+
+use crate::connectors::{Discovered, FormatSpec, Include, SourceDefinition, registry};
+use crate::database::objects::{claim, table};
+use crate::database::{Database, Notice, connect};
+use crate::error::{Error, Result, SqlState};
+use crate::sql::Name;
+use crate::sql::ast::{CreateSource, ObjectKind};
+use crate::sql::catalog::{Column, Entry, Object, Source};
+use crate::sql::types::SqlType;
+
+/// The column that an INCLUDE adds.
+fn include_column(include: &Include, format: Option<&FormatSpec>) -> Result<Column> {
+    let data_type = match include.what.as_str() {
+        // A key has no format of its own: text, unless everything is bytes.
+        "key" if format.is_some_and(|f| f.name.eq_ignore_ascii_case("bytes")) => SqlType::Bytea,
+        "key" => SqlType::Text,
+        "partition" => SqlType::Int4,
+        "offset" => SqlType::Int8,
+        "timestamp" => SqlType::Timestamptz,
+        "headers" => SqlType::Jsonb,
+        other => return Err(Error::unsupported(format!("INCLUDE {other}"))),
+    };
+    Ok(Column::new(include.column.clone(), data_type))
+}
+
+fn duplicate_column(name: &str) -> Error {
+    Error::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
+}
+
+/// What a source without a column list offers: tables to be made at once (FOR ALL TABLES), or later, by
+/// CREATE TABLE … FROM SOURCE; or, when it is one relation of the source's own name, the source's columns.
+fn undeclared(
+    name: &str,
+    source: &mut Source,
+    all_tables: bool,
+    definition: &SourceDefinition,
+) -> Result<Vec<Discovered>> {
+    let mut offered = registry::discover(definition)?;
+    if let [only] = &offered[..]
+        && only.upstream == name
+    {
+        source.columns = only.schema.fields().iter().map(|f| Column::from_field(f)).collect();
+        source.key = only.key.clone();
+        return Ok(Vec::new());
+    }
+    if !all_tables {
+        offered.clear();
+    }
+    Ok(offered)
+}
+
+impl Database {
+    /// CREATE SOURCE. Blocks while the upstream is asked.
+    pub(crate) fn create_source(&self, owner: &str, create: &CreateSource) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let catalog = self.catalog();
+        let claimed = claim(&catalog, ObjectKind::Source, &create.name, create.if_not_exists, &mut notices)?;
+        let Some(name) = claimed else { return Ok(notices) };
+        let connection = match &create.connection {
+            Some(connection) => Some(catalog.require(ObjectKind::Connection, connection)?.id),
+            None => None,
+        };
+        let (columns, key) = table::columns(&create.columns, &create.key)?;
+        if let Some(column) = columns.iter().find(|c| c.default.is_some()) {
+            return Err(Error::unsupported(format!("a DEFAULT of a source's column (\"{}\")", column.name)));
+        }
+        let key_declared = !key.is_empty();
+        let mut source = Source {
+            kind: create.kind.clone(),
+            connection,
+            options: create.options.clone(),
+            format: create.format.clone(),
+            envelope: create.envelope,
+            includes: create.includes.clone(),
+            columns,
+            key,
+            key_declared,
+            all_tables: create.all_tables,
+            retain: create.retain,
+            paused: false,
+        };
+        let definition = connect::source_definition(&catalog, &name, &source)?;
+        let mut offered = Vec::new();
+        if source.columns.is_empty() {
+            offered = undeclared(&name, &mut source, create.all_tables, &definition)?;
+        } else if create.all_tables {
+            return Err(Error::new(
+                SqlState::SYNTAX_ERROR,
+                "a source FOR ALL TABLES has no column list: its tables have columns",
+            ));
+        }
+        if !source.columns.is_empty() {
+            for include in &create.includes {
+                let column = include_column(include, create.format.as_ref())?;
+                if source.columns.iter().any(|c| c.name == column.name) {
+                    return Err(duplicate_column(&column.name));
+                }
+                source.columns.push(column);
+            }
+        }
+        let mut entry = Entry::new(self.new_id()?, name, owner, Object::Source(source));
+        let schema = entry.schema().ok_or_else(|| Error::internal("a source without a schema"))?;
+        // Every option is checked before anything exists.
+        registry::source(&definition, &schema)?;
+        if let Object::Source(source) = &mut entry.object
+            && !source.columns.is_empty()
+            && !source.key_declared
+        {
+            source.key = registry::output_key(&definition, &schema)?;
+        }
+        let mut entries = vec![entry];
+        for found in offered {
+            let table = found.upstream.rsplit('.').next().unwrap_or(&found.upstream).to_string();
+            let table = catalog.check_free(ObjectKind::Table, &Name::bare(table))?;
+            let source = entries[0].id;
+            entries.push(table::from_discovered(self.new_id()?, &table, owner, source, &found));
+        }
+        self.create_inputs(&entries)?;
+        self.add_inputs(&entries)?;
+        self.start_source(&entries[0]);
+        Ok(notices)
+    }
+}

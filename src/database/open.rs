@@ -1,0 +1,229 @@
+//! Opening a data directory: everything that was there comes back to life, in an order that leaves no gap.
+//!
+//! Lock, metadata store, catalog, engine; then the collections in order of dependence; then the sinks' claims on
+//! history, before the journal is replayed; then the replay; then sources and sinks go to work.
+//! What a crash has left behind between two steps of a statement is swept on the way.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT};
+use crate::database::objects::leavings;
+use crate::database::store::{CatalogBatch, FIRST_ID, Store, decode_u64};
+use crate::database::supervise::Followed;
+use crate::database::system;
+use crate::database::workers::{Workers, hold_key};
+use crate::database::writer::Writer;
+use crate::database::{Database, objects};
+use crate::engine::{Engine, EngineConfig, InputSpec, SubscribeFrom, Tick};
+use crate::error::{Error, Result, SqlState};
+use crate::sql::catalog::{Entry, Object};
+use crate::sql::{Catalog, ObjectId};
+
+/// See [`Database::open`].
+pub(crate) fn open(config: &Config) -> Result<Arc<Database>> {
+    let dir = &config.data_dir;
+    make_private(dir)?;
+    let lock = lock(dir)?;
+    let store = Arc::new(Store::open(&dir.join("meta"))?);
+    let catalog = load(&store)?;
+    let engine = Engine::open(EngineConfig {
+        dir: Some(dir.join("journal")),
+        tick_rows_max: config.tick_rows,
+        ..EngineConfig::default()
+    })?;
+    engine.create_input(system::errors_input())?;
+    let failed = create_collections(&engine, &catalog)?;
+    let database = Arc::new_cyclic(|me| Database {
+        me: me.clone(),
+        config: config.clone(),
+        writer: Writer::new(engine.clone()),
+        store,
+        engine,
+        catalog: ArcSwap::from_pointee(catalog),
+        changing: Mutex::new(()),
+        workers: Workers::default(),
+        failed: Mutex::new(failed),
+        subscriptions: Arc::default(),
+        _lock: lock,
+    });
+    let mut stops = Vec::new();
+    let resumed = follow_committed(&database, &mut stops)?;
+    stops.sort_unstable();
+    stops.dedup();
+    database.engine.replay(&stops)?;
+    set_to_work(&database, resumed);
+    leavings::sweep(&database);
+    Ok(database)
+}
+
+/// Makes the directory if need be, readable by its owner only: it holds secrets.
+fn make_private(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let at = |e: std::io::Error| {
+        let mut error = Error::from(e);
+        error.message = format!("cannot use data directory {}: {}", dir.display(), error.message);
+        error
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(at)
+}
+
+/// Takes the directory for this process. The operating system gives the lock back however the process ends.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("LOCK");
+    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
+            SqlState::OBJECT_IN_USE,
+            format!("data directory {} is in use by another server", dir.display()),
+        )
+        .with_hint("Stop the other server, or give this one a data directory of its own.")),
+        Err(std::fs::TryLockError::Error(e)) => Err(e.into()),
+    }
+}
+
+/// The catalog as stored, after the drops that a crash has cut short.
+fn load(store: &Store) -> Result<Catalog> {
+    let mut batch = CatalogBatch::default();
+    let mut gone = Vec::new();
+    for (id, _) in store.leavings()? {
+        batch.remove(id);
+        gone.push(id);
+    }
+    let mut entries = Vec::new();
+    for (id, json) in store.objects()? {
+        if gone.contains(&id) {
+            continue;
+        }
+        let entry: Entry = serde_json::from_slice(&json).map_err(|e| {
+            Error::new(SqlState::DATA_CORRUPTED, format!("object {id} of the catalog cannot be read: {e}"))
+        })?;
+        entries.push(entry);
+    }
+    store.commit(batch)?;
+    let catalog = Catalog::from_entries(entries, FIRST_ID)?;
+    store.sweep(|owner| catalog.get(ObjectId(owner)).is_some())?;
+    Ok(catalog)
+}
+
+/// Gives the engine every collection, what is read before what reads it. A view that cannot be built is noted;
+/// the rest goes on without it.
+fn create_collections(engine: &Engine, catalog: &Catalog) -> Result<HashMap<ObjectId, Error>> {
+    let mut failed = HashMap::new();
+    for entry in in_order(catalog) {
+        match &entry.object {
+            Object::MaterializedView(view) => {
+                let built =
+                    objects::view::spec(catalog, &entry, view).and_then(|spec| engine.create_view(spec));
+                if let Err(error) = built {
+                    tracing::error!(view = entry.name, %error, "cannot be built");
+                    failed.insert(entry.id, error);
+                }
+            }
+            Object::Table(_) | Object::Source(_) => {
+                if let Some(spec) = input(&entry) {
+                    engine.create_input(spec)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(failed)
+}
+
+/// The engine's input for a table or a source with columns of its own.
+pub(crate) fn input(entry: &Entry) -> Option<InputSpec> {
+    let retain = match &entry.object {
+        Object::Table(_) => true,
+        Object::Source(source) => source.retain,
+        _ => return None,
+    };
+    let schema = entry.schema().filter(|s| !s.fields().is_empty())?;
+    Some(InputSpec {
+        id: entry.id.collection(),
+        name: entry.name.clone(),
+        schema,
+        key: entry.key().to_vec(),
+        retain,
+    })
+}
+
+/// All objects, each after those it uses.
+fn in_order(catalog: &Catalog) -> Vec<Arc<Entry>> {
+    let mut ordered: Vec<Arc<Entry>> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    // Depth first without recursion: a chain of views may be long.
+    let mut stack: Vec<(Arc<Entry>, bool)> = catalog.entries().map(|e| (Arc::clone(e), false)).collect();
+    stack.reverse();
+    while let Some((entry, ready)) = stack.pop() {
+        if ready {
+            ordered.push(entry);
+        } else if seen.insert(entry.id) {
+            let uses: Vec<_> = entry.uses.iter().filter_map(|id| catalog.get(*id).cloned()).collect();
+            stack.push((entry, true));
+            stack.extend(uses.into_iter().map(|e| (e, false)));
+        }
+    }
+    ordered
+}
+
+/// Subscribes every sink that has committed, or was about to, to what comes after; before the replay, which stops
+/// exactly at those ticks.
+fn follow_committed(
+    database: &Arc<Database>,
+    stops: &mut Vec<Tick>,
+) -> Result<Vec<(Arc<Entry>, Option<Arc<Followed>>)>> {
+    let catalog = database.catalog();
+    let mut sinks = Vec::new();
+    for entry in catalog.entries() {
+        let Object::Sink(sink) = &entry.object else { continue };
+        let memory = database.store.memory(entry.id.0);
+        let tick =
+            |name: &str| -> Result<Option<Tick>> { Ok(memory.get(name)?.as_deref().and_then(decode_u64)) };
+        let (committed, intent) = (tick(MEMORY_COMMITTED)?, tick(MEMORY_INTENT)?);
+        stops.extend(committed.into_iter().chain(intent));
+        let from = match (committed, intent) {
+            (Some(tick), _) => tick,
+            // The first commit may have happened or not: from the empty relation on, both can be gone on from.
+            (None, Some(_)) => 0,
+            (None, None) => {
+                sinks.push((Arc::clone(entry), None));
+                continue;
+            }
+        };
+        let subscription = database.engine.subscribe_kept(sink.from.collection(), SubscribeFrom::After(from));
+        match subscription {
+            Ok(s) => {
+                let followed = Followed::new(database.engine.clone(), s, hold_key(entry.id));
+                sinks.push((Arc::clone(entry), Some(followed)));
+            }
+            // What it follows could not be built.
+            Err(error) => database.workers.fail(entry.id, &error),
+        }
+    }
+    Ok(sinks)
+}
+
+fn set_to_work(database: &Arc<Database>, sinks: Vec<(Arc<Entry>, Option<Arc<Followed>>)>) {
+    for (entry, followed) in sinks {
+        let followed = match followed {
+            Some(followed) => Ok(followed),
+            None => objects::sink::follow(database, &entry),
+        };
+        match followed {
+            Ok(followed) => database.start_sink(&entry, followed),
+            Err(error) => database.workers.fail(entry.id, &error),
+        }
+    }
+    for entry in database.catalog().entries().filter(|e| matches!(e.object, Object::Source(_))) {
+        database.start_source(entry);
+    }
+}

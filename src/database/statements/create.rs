@@ -1,0 +1,198 @@
+//! Statements that create, change and drop objects.
+//!
+//! They take effect at once. In a block, objects can be created: they are there for everybody from then on, and are
+//! dropped again when the block is rolled back. What changes or drops objects cannot be undone, and is refused there.
+
+use futures::TryStreamExt;
+
+use crate::database::objects::{claim, table};
+use crate::database::{Notice, Outcome, Session, open};
+use crate::engine::{Delta, InputChange, Transaction};
+use crate::error::{Error, Result, SqlState};
+use crate::sql::Name;
+use crate::sql::ast::{
+    Alter, AlterChange, Comment, CreateTable, Drop, ObjectKind, Parsed, Query, Statement, TableBody,
+};
+use crate::sql::catalog::{Column, Entry, Object, ObjectId, Table};
+
+/// What a statement creates.
+fn created(statement: &Statement) -> Option<(ObjectKind, Option<&Name>, bool)> {
+    Some(match statement {
+        Statement::CreateSecret(c) => (ObjectKind::Secret, Some(&c.name), false),
+        Statement::CreateConnection(c) => (ObjectKind::Connection, Some(&c.name), false),
+        Statement::CreateSource(c) => (ObjectKind::Source, Some(&c.name), false),
+        Statement::CreateTable(c) => (ObjectKind::Table, Some(&c.name), false),
+        Statement::CreateView(c) => (ObjectKind::View, Some(&c.name), c.or_replace),
+        Statement::CreateMaterializedView(c) => (ObjectKind::MaterializedView, Some(&c.name), c.or_replace),
+        Statement::CreateIndex(c) => (ObjectKind::Index, c.name.as_ref(), false),
+        Statement::CreateSink(c) => (ObjectKind::Sink, Some(&c.name), false),
+        _ => return None,
+    })
+}
+
+impl Session {
+    /// Runs a CREATE.
+    pub(crate) async fn create(&mut self, parsed: &Parsed) -> Result<Outcome> {
+        let Some((kind, name, replaces)) = created(&parsed.statement) else {
+            return Err(Error::internal("a statement that creates nothing"));
+        };
+        let tag = format!("CREATE {}", kind.keyword());
+        if replaces {
+            self.refuse_in_block(&format!("CREATE OR REPLACE {}", kind.keyword()))?;
+        }
+        if self.transaction.as_ref().is_some_and(|t| t.read_only) {
+            return Err(Error::new(
+                SqlState("25006"),
+                format!("cannot execute {tag} in a read-only transaction"),
+            ));
+        }
+        let before = self.database.catalog();
+        if let Statement::CreateTable(create) = &parsed.statement
+            && let TableBody::Query { columns, query, with_data } = &create.body
+        {
+            let outcome = self.create_table_as(create, columns, query, *with_data, &parsed.text).await?;
+            self.remember_created(&before, kind, name);
+            return Ok(outcome);
+        }
+        let (statement, text) = (parsed.statement.clone(), parsed.text.clone());
+        let owner = self.options.user.clone();
+        let work = move |db: &std::sync::Arc<crate::database::Database>| match &statement {
+            Statement::CreateSecret(c) => db.create_secret(&owner, c),
+            Statement::CreateConnection(c) => db.create_connection(&owner, c),
+            Statement::CreateSource(c) => db.create_source(&owner, c),
+            Statement::CreateTable(c) => match &c.body {
+                TableBody::Columns { columns, key } => {
+                    let (columns, key) = table::columns(columns, key)?;
+                    db.create_table(&owner, &c.name, c.if_not_exists, columns, key)
+                }
+                TableBody::Source { source, reference } => {
+                    db.create_table_from_source(&owner, &c.name, c.if_not_exists, source, reference)
+                }
+                TableBody::Query { .. } => Err(Error::internal("a query is not run here")),
+            },
+            Statement::CreateView(c) => db.create_view(&owner, c, &text),
+            Statement::CreateMaterializedView(c) => db.create_materialized_view(&owner, c, &text),
+            Statement::CreateIndex(c) => db.create_index(&owner, c),
+            Statement::CreateSink(c) => db.create_sink(&owner, c),
+            _ => Err(Error::internal("a statement that creates nothing")),
+        };
+        let notices = self.database.blocking(work).await?;
+        self.remember_created(&before, kind, name);
+        Ok(Outcome::Done { tag, notices })
+    }
+
+    /// In a block, notes what a statement has created, and lets the block see it.
+    fn remember_created(&mut self, before: &crate::sql::Catalog, kind: ObjectKind, name: Option<&Name>) {
+        let Some(transaction) = self.transaction.as_mut() else { return };
+        if transaction.block {
+            let catalog = self.database.catalog();
+            let new: Vec<ObjectId> = match name {
+                Some(name) => catalog.find(kind, name).map(|e| e.id).into_iter().collect(),
+                // An index that chose its name itself is the newest one.
+                None => catalog.of_kind(kind).iter().map(|e| e.id).max().into_iter().collect(),
+            };
+            transaction.created.extend(new.into_iter().filter(|id| before.get(*id).is_none()));
+        }
+        transaction.refresh(&self.database);
+    }
+
+    /// CREATE TABLE … AS: the rows are durable before the table is there, so it is never seen half-filled.
+    async fn create_table_as(
+        &mut self,
+        create: &CreateTable,
+        names: &[String],
+        query: &Query,
+        with_data: bool,
+        text: &str,
+    ) -> Result<Outcome> {
+        let mut notices = Vec::new();
+        let catalog = self.database.catalog();
+        let claimed = claim(&catalog, ObjectKind::Table, &create.name, create.if_not_exists, &mut notices)?;
+        let Some(name) = claimed else {
+            return Ok(Outcome::Done { tag: "CREATE TABLE AS".into(), notices });
+        };
+        let planned = self.plan_query(query, text, &[])?;
+        let mut columns: Vec<Column> = Vec::new();
+        for (i, field) in planned.schema.fields().iter().enumerate() {
+            let mut column = Column { not_null: false, ..Column::from_field(field) };
+            if let Some(name) = names.get(i) {
+                column.name.clone_from(name);
+            }
+            if columns.iter().any(|c| c.name == column.name) {
+                return Err(Error::new(
+                    SqlState::DUPLICATE_COLUMN,
+                    format!("column \"{}\" specified more than once", column.name),
+                ));
+            }
+            columns.push(column);
+        }
+        if names.len() > columns.len() {
+            return Err(Error::new(SqlState::SYNTAX_ERROR, "too many column names were specified"));
+        }
+        let rows = match with_data {
+            true => self.start(planned.bind(Vec::new())?).await?.try_collect().await?,
+            false => Vec::new(),
+        };
+        let count: usize = rows.iter().map(arrow::array::RecordBatch::num_rows).sum();
+        let owner = self.options.user.clone();
+        self.database
+            .blocking(move |db| {
+                let object = Object::Table(Table { columns, key: Vec::new(), source: None });
+                let entry = Entry::new(db.new_id()?, name, &owner, object);
+                db.create_inputs(std::slice::from_ref(&entry))?;
+                let schema = open::input(&entry).map(|input| input.schema);
+                let filled =
+                    schema.ok_or_else(|| Error::internal("a table without a schema")).and_then(|schema| {
+                        let mut changes = Vec::with_capacity(rows.len());
+                        for batch in rows {
+                            let rows = crate::database::statements::query::with_schema(&batch, &schema)?;
+                            changes.push((
+                                entry.id.collection(),
+                                InputChange::Delta(Delta { rows, weights: None }),
+                            ));
+                        }
+                        if changes.is_empty() {
+                            return Ok(());
+                        }
+                        let tick = db.engine.submit(Transaction { changes, progress: Vec::new() }).wait()?;
+                        db.engine.wait_durable(tick)
+                    });
+                if let Err(error) = filled {
+                    db.discard(&[entry.id]);
+                    return Err(error);
+                }
+                db.add_inputs(std::slice::from_ref(&entry))
+            })
+            .await?;
+        let tag = if with_data { format!("SELECT {count}") } else { "CREATE TABLE AS".into() };
+        Ok(Outcome::Done { tag, notices })
+    }
+
+    pub(crate) async fn drop_objects(&mut self, drop: &Drop) -> Result<Outcome> {
+        let tag = format!("DROP {}", drop.kind.keyword());
+        self.refuse_in_block(&tag)?;
+        let drop = drop.clone();
+        let notices = self.database.blocking(move |db| db.drop_objects(&drop)).await?;
+        Ok(Outcome::Done { tag, notices })
+    }
+
+    pub(crate) async fn alter(&mut self, alter: &Alter) -> Result<Outcome> {
+        let tag = format!("ALTER {}", alter.kind.keyword());
+        self.refuse_in_block(&tag)?;
+        if let AlterChange::Rename(name) = &alter.change
+            && name.is_empty()
+        {
+            return Err(Error::new(SqlState::SYNTAX_ERROR, "zero-length delimited identifier"));
+        }
+        let alter = alter.clone();
+        let notices = self.database.blocking(move |db| db.alter(&alter)).await?;
+        Ok(Outcome::Done { tag, notices })
+    }
+
+    pub(crate) async fn comment(&mut self, comment: &Comment) -> Result<Outcome> {
+        self.refuse_in_block("COMMENT")?;
+        let comment = comment.clone();
+        self.database.blocking(move |db| db.comment(&comment)).await?;
+        Ok(Outcome::Done { tag: "COMMENT".into(), notices: Vec::<Notice>::new() })
+    }
+}

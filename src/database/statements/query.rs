@@ -1,0 +1,96 @@
+//! SELECT and whatever else reads: planning, binding to the transaction's tick, running.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+
+use crate::database::statements::Params;
+use crate::database::{CopyFormat, Outcome, Session, pg_catalog};
+use crate::engine::serve;
+use crate::error::{Error, Result};
+use crate::sql::ast::Query;
+use crate::sql::plan::{Planned, Planner};
+
+/// The same columns under another schema's names; types must agree.
+pub(crate) fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
+}
+
+/// The same rows under another schema's names.
+pub(crate) fn rename(stream: SendableRecordBatchStream, schema: &SchemaRef) -> SendableRecordBatchStream {
+    let names = Arc::clone(schema);
+    let rows = stream.map(move |batch| Ok(with_schema(&batch?, &names)?));
+    Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), rows))
+}
+
+/// Rows that are there already.
+pub(crate) fn stream_of(schema: SchemaRef, batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
+    let rows = futures::stream::iter(batches.into_iter().map(Ok));
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+}
+
+impl Session {
+    /// Plans with what there is now.
+    pub(crate) fn with_planner<T>(&self, plan: impl FnOnce(&Planner<'_>) -> Result<T>) -> Result<T> {
+        let (catalog, info) = (self.database.catalog(), self.info());
+        let system = self.database.system(&info.user, &info.database, self.settings.all());
+        plan(&Planner::new(&catalog, &info, Some(&system)))
+    }
+
+    /// Plans a query; `text` is its statement's.
+    pub(crate) fn plan_query(
+        &self,
+        query: &Query,
+        text: &str,
+        params: &[Option<FieldRef>],
+    ) -> Result<Planned> {
+        let mut query = query.clone();
+        pg_catalog::rewrite(&mut query);
+        self.with_planner(|planner| planner.plan_query(&query, text, params))
+    }
+
+    /// Runs a plan over the transaction's tick and its own writes.
+    pub(crate) async fn start(&mut self, plan: LogicalPlan) -> Result<SendableRecordBatchStream> {
+        let transaction =
+            self.transaction.as_mut().ok_or_else(|| Error::internal("a read outside of a transaction"))?;
+        let snapshot = transaction.snapshot(&self.database);
+        let bound = serve::bind(plan, &snapshot, &transaction.overlay())?;
+        let mut state = serve::session_state();
+        // now() is the time at which the statement began.
+        state.mark_start_execution();
+        serve::execute(bound, &state).await
+    }
+
+    /// The rows of a query, under PostgreSQL's column names.
+    pub(crate) async fn rows(
+        &mut self,
+        query: &Query,
+        text: &str,
+        params: Params,
+    ) -> Result<SendableRecordBatchStream> {
+        let (types, values): (Vec<_>, Vec<_>) = params.into_iter().map(|(f, v)| (Some(f), v)).unzip();
+        let planned = self.plan_query(query, text, &types)?;
+        let stream = self.start(planned.bind(values)?).await?;
+        Ok(rename(stream, &planned.schema))
+    }
+
+    pub(crate) async fn query(&mut self, query: &Query, text: &str, params: Params) -> Result<Outcome> {
+        Ok(Outcome::select(self.rows(query, text, params).await?))
+    }
+
+    pub(crate) async fn copy_query(
+        &mut self,
+        query: &Query,
+        text: &str,
+        format: CopyFormat,
+    ) -> Result<Outcome> {
+        let stream = self.rows(query, text, Vec::new()).await?;
+        Ok(Outcome::CopyOut { schema: stream.schema(), format, stream })
+    }
+}

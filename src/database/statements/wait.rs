@@ -1,0 +1,72 @@
+//! CHECK MATERIALIZED VIEW and WAIT FOR SINK.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::database::{Outcome, Session};
+use crate::engine::check::check_view;
+use crate::error::{Error, Result, SqlState};
+use crate::sql::Name;
+use crate::sql::ast::{ObjectKind, WaitForSink};
+use crate::sql::catalog::Object;
+use crate::world;
+
+/// How often the sink is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+impl Session {
+    pub(crate) async fn check_view(&mut self, name: &Name) -> Result<Outcome> {
+        let catalog = self.database.catalog();
+        let entry = Arc::clone(catalog.require(ObjectKind::MaterializedView, name)?);
+        if let Some(error) = self.database.failed.lock().get(&entry.id) {
+            return Err(error.clone());
+        }
+        let id = entry.id.collection();
+        match self.database.blocking(move |db| check_view(&db.engine, id)).await? {
+            None => Ok(Outcome::done("CHECK MATERIALIZED VIEW")),
+            Some(difference) => Err(Error::new(
+                SqlState::DATA_CORRUPTED,
+                format!("materialized view \"{}\" differs from its query", entry.name),
+            )
+            .with_detail(difference.to_string())),
+        }
+    }
+
+    pub(crate) async fn wait_for_sink(&mut self, wait: &WaitForSink) -> Result<Outcome> {
+        let catalog = self.database.catalog();
+        let entry = Arc::clone(catalog.require(ObjectKind::Sink, &wait.name)?);
+        let Object::Sink(sink) = &entry.object else { return Err(Error::internal("a sink is not a sink")) };
+        let followed = sink.from.collection();
+        let target = wait.tick.unwrap_or_else(|| self.database.engine.tick());
+        let deadline = wait.timeout_micros.map(|t| world::instant() + Duration::from_micros(t));
+        loop {
+            let stats = self.database.blocking(|db| Ok(db.engine.stats())).await?;
+            let changed = stats.collections.iter().find(|c| c.id == followed).map_or(0, |c| c.last_tick);
+            let status = self.database.workers.status(entry.id).unwrap_or_default();
+            // What has not changed since the sink's last commit needs no other one.
+            if stats.tick >= target && status.tick_committed.is_some_and(|c| c >= changed.min(target)) {
+                return Ok(Outcome::done("WAIT"));
+            }
+            if self.database.catalog().get(entry.id).is_none() {
+                return Err(Error::new(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("sink \"{}\" was dropped", entry.name),
+                ));
+            }
+            if deadline.is_some_and(|d| world::instant() >= d) {
+                let error = Error::new(
+                    SqlState::QUERY_CANCELED,
+                    format!("sink \"{}\" has not committed tick {target} in time", entry.name),
+                );
+                let committed =
+                    status.tick_committed.map_or("nothing".to_string(), |tick| format!("tick {tick}"));
+                let mut detail = format!("It is {} and has committed {committed}.", status.state);
+                if let Some(e) = &status.error {
+                    detail.push_str(&format!(" Its last error: {e}"));
+                }
+                return Err(error.with_detail(detail));
+            }
+            world::pause(POLL).await;
+        }
+    }
+}

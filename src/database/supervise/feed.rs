@@ -1,0 +1,90 @@
+//! Where a source puts its batches: rows, bad records and position become one transaction of the engine.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::connectors::{BadRecord, Feed, SourceBatch};
+use crate::database::system;
+use crate::engine::{Delta, Engine, InputChange, Tick, Transaction};
+use crate::error::Result;
+use crate::world;
+
+/// The feed of one source.
+pub(crate) struct EngineFeed {
+    engine: Engine,
+    /// What its position is stored under.
+    progress: String,
+    /// Its name, for `tidemill.errors`.
+    name: String,
+    /// Batches handed over without waiting, whose outcome is not known yet, oldest first.
+    unsettled: Mutex<VecDeque<BoxFuture<'static, Result<Tick>>>>,
+}
+
+impl EngineFeed {
+    /// The feed of the source `name`, whose position is stored under `progress`.
+    pub fn new(engine: Engine, progress: String, name: String) -> Arc<EngineFeed> {
+        Arc::new(EngineFeed { engine, progress, name, unsettled: Mutex::default() })
+    }
+
+    fn transaction(&self, batch: SourceBatch) -> Result<Transaction> {
+        let mut changes = batch.changes;
+        if !batch.bad.is_empty() {
+            changes.push((system::ERRORS, error_rows(&self.name, &batch.bad)?));
+        }
+        let progress = batch.position.into_iter().map(|p| (self.progress.clone(), p)).collect();
+        Ok(Transaction { changes, progress })
+    }
+
+    /// Learns what became of batches handed over before. One that failed must stop the source before it hands over
+    /// what comes after.
+    fn settle(&self) -> Result<()> {
+        let mut unsettled = self.unsettled.lock();
+        while let Some(receipt) = unsettled.front_mut() {
+            let Some(result) = receipt.now_or_never() else { break };
+            unsettled.pop_front();
+            result?;
+        }
+        Ok(())
+    }
+}
+
+impl Feed for EngineFeed {
+    fn submit(&self, batch: SourceBatch) -> Result<Tick> {
+        self.settle()?;
+        self.engine.submit(self.transaction(batch)?).wait()
+    }
+
+    fn submit_nowait(&self, batch: SourceBatch) -> Result<()> {
+        self.settle()?;
+        let receipt = self.engine.submit(self.transaction(batch)?);
+        self.unsettled.lock().push_back(receipt.applied().boxed());
+        Ok(())
+    }
+
+    fn durable_position(&self) -> Option<Vec<u8>> {
+        self.engine.progress(&self.progress)
+    }
+}
+
+/// Rows of `tidemill.errors` for bad records of a source.
+fn error_rows(source: &str, bad: &[BadRecord]) -> Result<InputChange> {
+    let now = world::now_micros();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|_| source))),
+        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|_| "source"))),
+        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|b| b.sqlstate))),
+        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|b| b.reason.as_str()))),
+        Arc::new(BinaryArray::from_iter(bad.iter().map(|b| b.raw.as_deref()))),
+        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|b| b.position.as_str()))),
+        Arc::new(
+            TimestampMicrosecondArray::from_iter_values(bad.iter().map(|_| now)).with_timezone("+00:00"),
+        ),
+    ];
+    let rows = RecordBatch::try_new(system::errors_schema(), columns)?;
+    Ok(InputChange::Delta(Delta { rows, weights: None }))
+}

@@ -1,0 +1,155 @@
+//! Schema `tidemill`: the database shows itself as relations.
+//!
+//! Every relation is computed when it is scanned, from the catalog, the engine's counters and the connectors' status;
+//! `errors` alone holds rows of its own, in a collection of the engine, so that they last as the sources' rows do.
+
+mod cells;
+mod errors;
+mod objects;
+mod status;
+mod subscriptions;
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::logical_expr::{Expr, ScalarUDF, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+pub(crate) use cells::{Cell, Column};
+pub(crate) use errors::{ERRORS, errors_input, errors_schema};
+pub(crate) use subscriptions::{Following, Subscriptions};
+
+use crate::database::{Database, pg_catalog};
+use crate::error::{Error, Result};
+use crate::sql::Catalog;
+use crate::sql::plan::SystemCatalog;
+
+/// A system relation: its name, its columns, and how its rows are had.
+pub(crate) struct Definition {
+    pub name: &'static str,
+    pub columns: &'static [Column],
+    pub rows: fn(&Database) -> Result<Vec<Vec<Cell>>>,
+}
+
+/// Every relation of schema `tidemill`.
+fn definitions() -> impl Iterator<Item = &'static Definition> {
+    objects::RELATIONS
+        .iter()
+        .chain(status::RELATIONS)
+        .chain(errors::RELATIONS)
+        .chain(subscriptions::RELATIONS)
+}
+
+/// Everything that queries can name besides what users have created, as one session sees it.
+pub(crate) struct SystemRelations {
+    database: Weak<Database>,
+    user: String,
+    name: String,
+    settings: Vec<(String, String, String)>,
+    /// What PostgreSQL's own relations tell; made when a query names one.
+    context: OnceLock<Arc<pg_catalog::Context>>,
+}
+
+impl Database {
+    /// The system relations for a session of this user, in a database that the client calls `name`.
+    pub(crate) fn system(
+        &self,
+        user: &str,
+        name: &str,
+        settings: Vec<(String, String, String)>,
+    ) -> SystemRelations {
+        SystemRelations {
+            database: Weak::clone(&self.me),
+            user: user.to_string(),
+            name: name.to_string(),
+            settings,
+            context: OnceLock::new(),
+        }
+    }
+}
+
+impl SystemRelations {
+    fn context(&self) -> &Arc<pg_catalog::Context> {
+        self.context.get_or_init(|| {
+            let catalog = self.database.upgrade().map(|d| Catalog::clone(&d.catalog()));
+            Arc::new(pg_catalog::Context {
+                catalog: catalog.unwrap_or_default(),
+                user: self.user.clone(),
+                database: self.name.clone(),
+                settings: self.settings.clone(),
+                system: definitions().map(|d| (d.name.to_string(), cells::schema(d.columns))).collect(),
+            })
+        })
+    }
+}
+
+impl SystemCatalog for SystemRelations {
+    fn table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
+        if schema == "tidemill" {
+            let definition = definitions().find(|d| d.name == name)?;
+            let schema = cells::schema(definition.columns);
+            return Some(Arc::new(Relation { definition, schema, database: Weak::clone(&self.database) }));
+        }
+        pg_catalog::relation(schema, name)?;
+        pg_catalog::table(self.context(), schema, name)
+    }
+
+    fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        pg_catalog::function(self.context(), name)
+    }
+}
+
+/// A system relation as DataFusion scans it.
+struct Relation {
+    definition: &'static Definition,
+    schema: SchemaRef,
+    database: Weak<Database>,
+}
+
+impl std::fmt::Debug for Relation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relation").field("name", &self.definition.name).finish()
+    }
+}
+
+impl Relation {
+    fn batch(&self) -> Result<RecordBatch> {
+        let gone = || Error::new(crate::SqlState::ADMIN_SHUTDOWN, "the database is closed");
+        let rows = (self.definition.rows)(&*self.database.upgrade().ok_or_else(gone)?)?;
+        cells::batch(self.definition.columns, &self.schema, rows)
+    }
+}
+
+#[async_trait]
+impl TableProvider for Relation {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        // The engine answers between two ticks: a wait, if a short one.
+        let relation = Relation {
+            definition: self.definition,
+            schema: self.schema(),
+            database: Weak::clone(&self.database),
+        };
+        let batch = tokio::task::spawn_blocking(move || relation.batch())
+            .await
+            .map_err(|e| Error::internal(format!("a system relation could not be read: {e}")))??;
+        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
+    }
+}

@@ -1,0 +1,140 @@
+//! A session's open transaction: what it reads, what it has written, and how it ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::database::Database;
+use crate::database::write_set::{TableRef, WriteSet};
+use crate::database::writer::{Lease, Reading, State};
+use crate::engine::serve::Overlay;
+use crate::engine::{CollectionId, EngineSnapshot, Tick};
+use crate::error::{Error, Result, SqlState};
+use crate::sql::ObjectId;
+
+/// An open transaction.
+#[derive(Default)]
+pub(crate) struct Transaction {
+    /// Begun by BEGIN; otherwise it ends with the statement, the string of statements or the pipeline.
+    pub block: bool,
+    /// A statement of the block failed: only its end is allowed.
+    pub failed: bool,
+    /// It may not write.
+    pub read_only: bool,
+    /// Objects it has created, in order: they go when it is rolled back.
+    pub created: Vec<ObjectId>,
+    snapshot: Option<Arc<EngineSnapshot>>,
+    /// The tick of the first snapshot.
+    read_at: Tick,
+    reading: Option<Reading>,
+    lease: Option<Lease>,
+    writes: Vec<WriteSet>,
+}
+
+impl Transaction {
+    /// What a statement outside of a block runs in.
+    pub fn implicit(read_only: bool) -> Transaction {
+        Transaction { read_only, ..Transaction::default() }
+    }
+
+    /// A block.
+    pub fn block(read_only: bool) -> Transaction {
+        Transaction { block: true, read_only, ..Transaction::default() }
+    }
+
+    /// The rows that every statement of the transaction sees, before its own changes.
+    pub fn snapshot(&mut self, database: &Database) -> Arc<EngineSnapshot> {
+        match &self.snapshot {
+            Some(snapshot) => Arc::clone(snapshot),
+            None => {
+                let snapshot = database.engine.snapshot();
+                self.read_at = snapshot.tick;
+                self.reading = Some(database.writer.reading(snapshot.tick));
+                self.snapshot = Some(Arc::clone(&snapshot));
+                snapshot
+            }
+        }
+    }
+
+    /// Reads from the newest tick from here on: an object it has created must be there.
+    /// Conflicts are still those since the first tick it has read.
+    pub fn refresh(&mut self, database: &Database) {
+        if self.snapshot.is_some() {
+            self.snapshot = Some(database.engine.snapshot());
+        }
+    }
+
+    /// What it has written, for its own reads.
+    pub fn overlay(&self) -> Overlay {
+        let changes: HashMap<CollectionId, Vec<_>> = self
+            .writes
+            .iter()
+            .filter(|w| !w.deltas.is_empty())
+            .map(|w| (w.table.id, w.deltas.clone()))
+            .collect();
+        Overlay(changes)
+    }
+
+    /// Whether it has written rows.
+    pub fn has_written(&self) -> bool {
+        self.writes.iter().any(|w| !w.deltas.is_empty())
+    }
+
+    /// Gets ready to write: outside of a block it takes the write lock and reads the newest tick.
+    pub async fn begin_write(&mut self, database: &Database, what: &str) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(
+                SqlState("25006"),
+                format!("cannot execute {what} in a read-only transaction"),
+            ));
+        }
+        if !self.block && self.lease.is_none() {
+            self.lease = Some(database.writer.lease().await);
+            if !self.has_written() {
+                self.snapshot = None;
+                self.reading = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes to a table: `write` is given what exists now and what the transaction has written to the table.
+    pub async fn write<R>(
+        &mut self,
+        database: &Database,
+        table: &Arc<TableRef>,
+        write: impl FnOnce(&State, &mut WriteSet) -> Result<R>,
+    ) -> Result<R> {
+        // Conflicts are judged by what it has read before it wrote.
+        self.snapshot(database);
+        let index = match self.writes.iter().position(|w| w.table.id == table.id) {
+            Some(index) => index,
+            None => {
+                self.writes.push(WriteSet::new(Arc::clone(table))?);
+                self.writes.len() - 1
+            }
+        };
+        let set = &mut self.writes[index];
+        let work = |state: &mut State| {
+            state.index(&database.engine, table)?;
+            write(state, set)
+        };
+        database.writer.with_state(self.lease.as_ref(), work).await
+    }
+
+    /// A statement has ended and the transaction waits for the next one.
+    pub fn idle(&self) {
+        if let Some(lease) = &self.lease {
+            lease.idle();
+        }
+    }
+
+    /// Makes everything visible in one tick, and durable.
+    ///
+    /// # Errors
+    /// 40001 when another transaction has changed the same rows since this one began.
+    pub async fn commit(self, database: &Database) -> Result<Option<Tick>> {
+        let committed = database.writer.commit(self.lease, self.read_at, self.writes).await;
+        drop(self.reading);
+        committed
+    }
+}

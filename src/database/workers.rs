@@ -1,0 +1,207 @@
+//! The sources and sinks that are at work in an open database.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::connectors::{SinkContext, SourceContext, Status, StatusValues, registry};
+use crate::database::store::Store;
+use crate::database::supervise::{EngineFeed, Followed, Worker};
+use crate::database::{Database, connect};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::sql::catalog::{Catalog, Entry, Object, ObjectId};
+
+/// Everything at work, by its object.
+#[derive(Default)]
+pub(crate) struct Workers(Mutex<HashMap<ObjectId, AtWork>>);
+
+struct AtWork {
+    status: Arc<Status>,
+    /// `None`: paused.
+    worker: Option<Worker>,
+    /// A sink's subscription, over all its attempts.
+    followed: Option<Arc<Followed>>,
+}
+
+/// What a source's position is stored under.
+pub(crate) fn progress_key(source: ObjectId) -> String {
+    format!("source/{}", source.0)
+}
+
+/// What a sink's claim on the journal is called.
+pub(crate) fn hold_key(sink: ObjectId) -> String {
+    format!("sink/{}", sink.0)
+}
+
+impl Workers {
+    /// How an object's connector is doing; `None`: it was never started.
+    pub fn status(&self, id: ObjectId) -> Option<StatusValues> {
+        self.0.lock().get(&id).map(|w| w.status.get())
+    }
+
+    /// Sets a source to work, anew if it is at work already.
+    pub fn start_source(&self, engine: &Engine, catalog: &Catalog, entry: &Entry) -> Result<()> {
+        let Object::Source(source) = &entry.object else {
+            return Err(Error::internal("what is started as a source is none"));
+        };
+        self.stop(entry.id);
+        let status = self.status_of(entry.id);
+        if source.paused {
+            status.update(|s| s.state = "paused");
+            return Ok(());
+        }
+        let outputs = connect::outputs(catalog, entry);
+        if outputs.is_empty() {
+            status.update(|s| s.state = "idle");
+            return Ok(());
+        }
+        let definition = connect::source_definition(catalog, &entry.name, source)?;
+        let schema = entry.schema().unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
+        let (engine, name, progress) = (engine.clone(), entry.name.clone(), progress_key(entry.id));
+        let state = Arc::clone(&status);
+        let worker = Worker::start(&entry.name, status, move |stop| {
+            let feed = EngineFeed::new(engine.clone(), progress.clone(), name.clone());
+            let context = SourceContext {
+                name: name.clone(),
+                outputs: outputs.clone(),
+                resume: engine.progress(&progress),
+                feed,
+                status: Arc::clone(&state),
+                stop: stop.clone(),
+            };
+            registry::source(&definition, &schema)?.run(context)
+        })?;
+        if let Some(entry) = self.0.lock().get_mut(&entry.id) {
+            entry.worker = Some(worker);
+        }
+        Ok(())
+    }
+
+    /// Sets a sink to work on what it follows.
+    pub fn start_sink(
+        &self,
+        store: &Arc<Store>,
+        catalog: &Catalog,
+        entry: &Entry,
+        append_only: bool,
+        followed: Arc<Followed>,
+    ) -> Result<()> {
+        let Object::Sink(sink) = &entry.object else {
+            return Err(Error::internal("what is started as a sink is none"));
+        };
+        self.stop(entry.id);
+        let status = self.status_of(entry.id);
+        if let Some(entry) = self.0.lock().get_mut(&entry.id) {
+            entry.followed = Some(Arc::clone(&followed));
+        }
+        if sink.paused {
+            status.update(|s| s.state = "paused");
+            return Ok(());
+        }
+        let definition = connect::sink_definition(catalog, &entry.name, sink)?;
+        let (_, schema) = connect::followed_schema(catalog, sink)?;
+        let key = connect::sink_key(sink, &schema)?;
+        let (name, uuid, memory) = (entry.name.clone(), sink.uuid.0, store.memory(entry.id.0));
+        let state = Arc::clone(&status);
+        let worker = Worker::start(&entry.name, status, move |stop| {
+            let release = Arc::clone(&followed);
+            let context = SinkContext {
+                name: name.clone(),
+                uuid,
+                schema: Arc::clone(&schema),
+                key: key.clone(),
+                append_only,
+                changes: followed.attempt(),
+                memory: Arc::clone(&memory),
+                release: Arc::new(move |tick| release.release(tick)),
+                status: Arc::clone(&state),
+                stop: stop.clone(),
+            };
+            registry::sink(&definition, &schema, &key)?.run(context)
+        })?;
+        if let Some(entry) = self.0.lock().get_mut(&entry.id) {
+            entry.worker = Some(worker);
+        }
+        Ok(())
+    }
+
+    /// What a sink that was started follows.
+    pub fn followed(&self, id: ObjectId) -> Option<Arc<Followed>> {
+        self.0.lock().get(&id)?.followed.clone()
+    }
+
+    /// Stops a connector and waits for its thread. Whatever its batches are doing is done when this returns.
+    pub fn stop(&self, id: ObjectId) {
+        let worker = self.0.lock().get_mut(&id).and_then(|e| e.worker.take());
+        if let Some(mut worker) = worker {
+            worker.join(crate::world::instant() + std::time::Duration::from_secs(30));
+        }
+    }
+
+    /// Notes why an object is not at work.
+    pub fn fail(&self, id: ObjectId, error: &Error) {
+        self.status_of(id).update(|s| {
+            s.state = "failed";
+            s.error = Some(error.to_string());
+        });
+    }
+
+    /// Stops a connector and forgets it.
+    pub fn remove(&self, id: ObjectId) {
+        self.stop(id);
+        if let Some(followed) = self.0.lock().remove(&id).and_then(|e| e.followed) {
+            followed.end();
+        }
+    }
+
+    /// Stops everything, all at once, waiting at most until `deadline`.
+    pub fn stop_all(&self, deadline: Instant) {
+        let mut workers: Vec<Worker> = self.0.lock().values_mut().filter_map(|e| e.worker.take()).collect();
+        workers.iter().for_each(Worker::ask_to_stop);
+        for worker in &mut workers {
+            worker.join(deadline);
+        }
+    }
+
+    fn status_of(&self, id: ObjectId) -> Arc<Status> {
+        let mut workers = self.0.lock();
+        let entry = workers.entry(id).or_insert_with(|| AtWork {
+            status: Arc::new(Status::default()),
+            worker: None,
+            followed: None,
+        });
+        Arc::clone(&entry.status)
+    }
+}
+
+impl Database {
+    /// Sets a source to work; what stands in its way is shown as its status.
+    pub(crate) fn start_source(&self, entry: &Entry) {
+        if let Err(error) = self.workers.start_source(&self.engine, &self.catalog(), entry) {
+            tracing::error!(source = entry.name, %error, "cannot start");
+            self.workers.fail(entry.id, &error);
+        }
+    }
+
+    /// Sets a sink to work on what it follows; what stands in its way is shown as its status.
+    pub(crate) fn start_sink(&self, entry: &Entry, followed: Arc<Followed>) {
+        let append_only = self.is_append_only(entry);
+        let started = self.workers.start_sink(&self.store, &self.catalog(), entry, append_only, followed);
+        if let Err(error) = started {
+            tracing::error!(sink = entry.name, %error, "cannot start");
+            self.workers.fail(entry.id, &error);
+        }
+    }
+
+    /// Whether what a sink follows is known never to retract: a source or table without key that only grows.
+    fn is_append_only(&self, sink: &Entry) -> bool {
+        let Object::Sink(sink) = &sink.object else { return false };
+        self.catalog().get(sink.from).is_some_and(|from| match &from.object {
+            Object::Source(source) => source.key.is_empty(),
+            _ => false,
+        })
+    }
+}
