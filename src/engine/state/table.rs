@@ -254,4 +254,62 @@ mod tests {
             "freed slots are given again"
         );
     }
+
+    /// Columns of the less common types are stored, hashed, compared and gathered like all others.
+    #[test]
+    fn keys_may_be_of_any_type() {
+        use arrow::array::{Array, BinaryArray, BinaryViewArray, Int64Builder, StringDictionaryBuilder};
+        use arrow::array::{
+            Decimal256Array, FixedSizeBinaryArray, IntervalDayTimeArray, IntervalMonthDayNanoArray,
+            LargeStringArray, MapBuilder, NullArray, StringBuilder, StructArray, UInt8Array,
+        };
+        use arrow::datatypes::{Int32Type, IntervalDayTime, IntervalMonthDayNano, i256};
+        // Values 0, 1, NULL, 0, 1, NULL, …
+        let n = 3000;
+        let pick = |i: usize| [Some(0u8), Some(1), None][i % 3];
+        let text = |v: u8| if v == 0 { "a" } else { "some text that is long enough to stand elsewhere" };
+        let mut map = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());
+        let mut dictionary = StringDictionaryBuilder::<Int32Type>::new();
+        for i in 0..n {
+            if let Some(v) = pick(i) {
+                map.keys().append_value(text(v));
+                map.values().append_value(v.into());
+            }
+            map.append(pick(i).is_some()).unwrap();
+            dictionary.append_option(pick(i).map(text));
+        }
+        let numbers: ArrayRef = Arc::new(UInt8Array::from_iter((0..n).map(pick)));
+        let field = Arc::new(Field::new("n", DataType::UInt8, true));
+        let month = |v: u8| IntervalMonthDayNano { months: v.into(), days: 1, nanoseconds: 2 };
+        let day = |v: u8| IntervalDayTime { days: v.into(), milliseconds: 3 };
+        let fixed = (0..n).map(|i| pick(i).map(|v| [v; 5]));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(NullArray::new(n)),
+            Arc::clone(&numbers),
+            Arc::new(Decimal256Array::from_iter((0..n).map(|i| pick(i).map(|v| i256::from_i128(v.into()))))),
+            Arc::new(IntervalMonthDayNanoArray::from_iter((0..n).map(|i| pick(i).map(month)))),
+            Arc::new(IntervalDayTimeArray::from_iter((0..n).map(|i| pick(i).map(day)))),
+            Arc::new(LargeStringArray::from_iter((0..n).map(|i| pick(i).map(text)))),
+            Arc::new(BinaryArray::from_iter((0..n).map(|i| pick(i).map(text)))),
+            Arc::new(BinaryViewArray::from_iter((0..n).map(|i| pick(i).map(text)))),
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(fixed, 5).unwrap()),
+            Arc::new(StructArray::from(vec![(field, numbers)])),
+            Arc::new(map.finish()),
+            Arc::new(dictionary.finish()),
+        ];
+        for column in columns {
+            let distinct = if column.data_type() == &DataType::Null { 1 } else { 3 };
+            let mut table = Table::new(vec![column.data_type().clone()]);
+            for start in [0, 1000, 2000] {
+                let keys = Keys::new(vec![column.slice(start, 1000)], 1000);
+                let slots = table.upsert(&keys).unwrap();
+                assert_eq!(table.len(), distinct, "{}", column.data_type());
+                assert_eq!(table.lookup(&keys), slots);
+                let gathered = table.gather(&slots).unwrap();
+                let same = (0..1000)
+                    .all(|i| gathered[0].slice(i, 1).as_ref() == keys.columns[0].slice(i, 1).as_ref());
+                assert!(same, "{}", column.data_type());
+            }
+        }
+    }
 }
