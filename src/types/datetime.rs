@@ -603,14 +603,16 @@ impl IntervalSum {
             }
             let sign = if scan.eat('-') { -1.0 } else { 1.0 };
             let amount = sign * scan_number(&mut scan)?;
-            let unit = match (scan.word().to_ascii_uppercase().as_str(), in_time) {
-                ("Y", false) => "year",
-                ("M", false) => "month",
-                ("W", false) => "week",
-                ("D", false) => "day",
-                ("H", true) => "hour",
-                ("M", true) => "minute",
-                ("S", true) => "second",
+            let letter = scan.rest.chars().next()?;
+            scan.rest = &scan.rest[letter.len_utf8()..];
+            let unit = match (letter.to_ascii_uppercase(), in_time) {
+                ('Y', false) => "year",
+                ('M', false) => "month",
+                ('W', false) => "week",
+                ('D', false) => "day",
+                ('H', true) => "hour",
+                ('M', true) => "minute",
+                ('S', true) => "second",
                 _ => return None,
             };
             self.add(amount, unit)?;

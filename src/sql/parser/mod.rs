@@ -12,15 +12,17 @@ mod session;
 mod source;
 mod text;
 
-use datafusion::sql::sqlparser::ast::{self as sql, Expr, Ident, Query};
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{self as sql, Expr, Ident, ObjectName, Query, Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 pub use text::SourceText;
 
 use crate::error::{Error, Result, SqlState};
-use crate::names::{Name, fold};
+use crate::names::{Name, fold, is_reserved};
 use crate::sql::ast::{Parsed, Statement};
 use crate::types::{SqlType, sql_type_of};
 
@@ -188,7 +190,9 @@ impl<'a> StatementParser<'a> {
     /// INSERT, UPDATE, DELETE: sqlparser's, and what PostgreSQL does not have refused.
     fn dml(&mut self) -> Result<Statement> {
         let parsed = self.p.parse_statement();
-        match self.lift(parsed)? {
+        let statement = self.lift(parsed)?;
+        self.check_reserved(&statement)?;
+        match statement {
             sql::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
             sql::Statement::Update(update) => Ok(Statement::Update(Box::new(update))),
             sql::Statement::Delete(delete) => Ok(Statement::Delete(Box::new(delete))),
@@ -217,12 +221,21 @@ impl<'a> StatementParser<'a> {
         {
             return Err(Error::unsupported("WITH before INSERT, UPDATE or DELETE"));
         }
+        self.check_reserved(query.as_ref())?;
         Ok(query)
     }
 
     fn expr(&mut self) -> Result<Expr> {
         let parsed = self.p.parse_expr();
         self.lift(parsed)
+    }
+
+    /// Refuses reserved words where sqlparser takes them for names (`SELECT FROM FROM`).
+    fn check_reserved(&self, tree: &impl Visit) -> Result<()> {
+        match tree.visit(&mut Reserved) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(span) => Err(self.unexpected_at(&self.token_from(span.start))),
+        }
     }
 
     /// An identifier, folded. String literals are none.
@@ -413,6 +426,37 @@ impl<'a> StatementParser<'a> {
             .find(|t| t.span.start == location)
             .cloned()
             .unwrap_or_else(TokenWithSpan::new_eof)
+    }
+}
+
+/// Finds an unquoted reserved word that stands for a relation or a column.
+struct Reserved;
+
+impl Reserved {
+    fn check(ident: &Ident) -> ControlFlow<Span> {
+        // These are values, or stand for one.
+        const VALUES: [&str; 4] = ["default", "user", "session_user", "current_user"];
+        let word = ident.value.to_ascii_lowercase();
+        let reserved = ident.quote_style.is_none()
+            && ident.span.start.line > 0
+            && is_reserved(&word)
+            && !VALUES.contains(&word.as_str());
+        if reserved { ControlFlow::Break(ident.span) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Visitor for Reserved {
+    type Break = Span;
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Span> {
+        relation.0.iter().filter_map(|p| p.as_ident()).try_for_each(Self::check)
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Span> {
+        match expr {
+            Expr::Identifier(ident) => Self::check(ident),
+            _ => ControlFlow::Continue(()),
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use arrow::datatypes::FieldRef;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Distinct, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
-    ObjectName, OrderByKind, Query, Select, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
-    UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
+    TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use super::naming;
@@ -197,8 +197,31 @@ fn prepare_query(query: &mut Query) -> Result<()> {
         && let OrderByKind::Expressions(exprs) = &mut order_by.kind
     {
         exprs.iter_mut().for_each(|e| keep_literal(&mut e.expr));
+        if let SetExpr::Select(select) = query.body.as_ref()
+            && matches!(select.distinct, Some(Distinct::Distinct))
+        {
+            exprs.iter_mut().for_each(|e| order_by_position(&mut e.expr, select));
+        }
     }
     set_expr(&mut query.body)
+}
+
+/// What SELECT DISTINCT is ordered by stands in its list: by its place, since it will be found under another name there.
+fn order_by_position(expr: &mut Expr, select: &Select) {
+    if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_)) {
+        return;
+    }
+    let position = select.projection.iter().position(|item| match item {
+        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => e == expr,
+        _ => false,
+    });
+    let wildcard = select
+        .projection
+        .iter()
+        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    if let (Some(i), false) = (position, wildcard) {
+        *expr = Expr::Value(Value::Number((i + 1).to_string(), true).into());
+    }
 }
 
 /// `TABLE t` is `SELECT * FROM t`.
@@ -445,9 +468,24 @@ fn plain_operator(symbol: &str) -> Option<BinaryOperator> {
 mod tests {
     use super::*;
 
+    /// Takes the flag off again, which would be printed.
+    struct Unflag;
+
+    impl VisitorMut for Unflag {
+        type Break = ();
+
+        fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<()> {
+            if let Value::Number(_, kept) = &mut value.value {
+                *kept = false;
+            }
+            ControlFlow::Continue(())
+        }
+    }
+
     fn rewritten(expr: &str) -> String {
         let mut expr = parser::parse_expression(expr).unwrap();
         assert!(VisitMut::visit(&mut expr, &mut Rewriter).is_continue());
+        assert!(VisitMut::visit(&mut expr, &mut Unflag).is_continue());
         expr.to_string()
     }
 
