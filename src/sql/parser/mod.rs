@@ -435,7 +435,15 @@ struct Reserved;
 impl Reserved {
     fn check(ident: &Ident) -> ControlFlow<Span> {
         // These are values, or stand for one.
-        const VALUES: [&str; 4] = ["default", "user", "session_user", "current_user"];
+        const VALUES: [&str; 7] = [
+            "default",
+            "user",
+            "session_user",
+            "current_user",
+            "current_role",
+            "current_schema",
+            "current_catalog",
+        ];
         let word = ident.value.to_ascii_lowercase();
         let reserved = ident.quote_style.is_none()
             && ident.span.start.line > 0

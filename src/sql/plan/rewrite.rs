@@ -101,6 +101,10 @@ fn call(name: &str, args: Vec<Expr>) -> Expr {
 /// Functions whose result has the type of their arguments, so that a literal's type matters.
 const TYPED_BY_ARGUMENTS: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "pg_typeof"];
 
+/// Functions that are called without parentheses.
+const SESSION_VALUES: [&str; 6] =
+    ["user", "session_user", "current_user", "current_role", "current_schema", "current_catalog"];
+
 struct Rewriter;
 
 type Flow = ControlFlow<Error>;
@@ -314,6 +318,11 @@ fn without_exponent(number: &str) -> Option<String> {
 fn prepare_expr(expr: &mut Expr) -> Result<()> {
     match expr {
         Expr::Function(function) => prepare_function(function),
+        // What SQL calls without parentheses and sqlparser takes for a column.
+        Expr::Identifier(id) if id.quote_style.is_none() && SESSION_VALUES.contains(&fold(id).as_str()) => {
+            *expr = call(&fold(id), vec![]);
+            Ok(())
+        }
         Expr::Cast { expr, .. } => {
             keep_literal(expr);
             Ok(())

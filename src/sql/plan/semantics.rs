@@ -80,7 +80,7 @@ fn rewrite_expressions(plan: LogicalPlan, rewrite: &Rewrite) -> Result<LogicalPl
 fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::AggregateFunction(call) => widen_aggregate(call, schema),
-        Expr::WindowFunction(call) => Ok(Transformed::no(Expr::WindowFunction(call))),
+        Expr::ScalarFunction(call) => whole(call, schema),
         Expr::BinaryExpr(binary) => {
             let binary = type_literals(binary, schema)?;
             divide(binary, schema)
@@ -152,6 +152,22 @@ fn widen_aggregate(mut call: AggregateFunction, schema: &DFSchema) -> Result<Tra
     let arg = call.params.args.remove(0);
     call.params.args.insert(0, Expr::Cast(Cast::new(Box::new(arg), wide)));
     Ok(Transformed::yes(Expr::AggregateFunction(call)))
+}
+
+/// ceil, floor, round and trunc of a numeric have no decimal places.
+fn whole(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let scale = match (call.func.name(), call.args.as_slice()) {
+        ("ceil" | "floor" | "round" | "trunc", [arg]) => match arg.get_type(schema)? {
+            DataType::Decimal128(p, s) if s > 0 => Some((p, s)),
+            _ => None,
+        },
+        _ => None,
+    };
+    let expr = Expr::ScalarFunction(call);
+    let Some((precision, scale)) = scale else { return Ok(Transformed::no(expr)) };
+    // Rounding up can need one more digit than there were before the point.
+    let digits = (precision - scale.unsigned_abs() + 1).min(38);
+    Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(expr), DataType::Decimal128(digits, 0)))))
 }
 
 /// A string literal beside an operand of another type means a value of that type (`id = '5'`, `at > '2024-01-01'`).
