@@ -1,0 +1,103 @@
+//! The sqllogictest suite, over the wire: every file in every mode and by both protocols.
+//!
+//! Modes:
+//! * `query`: as written;
+//! * `view`: each query also as a materialized view that is created after the data;
+//! * `live`: each query as a materialized view that is created before the data; the data then comes in several
+//!   ticks, mixed with rows that are updated, deleted and inserted again.
+//!
+//! In the modes `view` and `live` every view is compared with its query in batch (`CHECK MATERIALIZED VIEW`)
+//! after each statement that may have changed it.
+//!
+//! `TIDEMILL_SLT_DIR=some/dir cargo test --test slt` runs the files of that directory instead and prints, per file
+//! and mode, how many records passed: so foreign suites can be run, which are not expected to pass whole.
+
+mod common;
+#[path = "slt/modes.rs"]
+mod modes;
+
+use std::path::{Path, PathBuf};
+
+use common::pgclient::Protocol;
+use libtest_mimic::{Arguments, Failed, Trial};
+use modes::{Mode, Score, run_file};
+
+const COMBINATIONS: [(Mode, Protocol); 6] = [
+    (Mode::Query, Protocol::Simple),
+    (Mode::Query, Protocol::Extended),
+    (Mode::View, Protocol::Simple),
+    (Mode::View, Protocol::Extended),
+    (Mode::Live, Protocol::Simple),
+    (Mode::Live, Protocol::Extended),
+];
+
+fn main() {
+    if let Some(dir) = std::env::var_os("TIDEMILL_SLT_DIR") {
+        std::process::exit(run_foreign(Path::new(&dir)));
+    }
+    let args = Arguments::from_args();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqllogictest");
+    let mut trials = Vec::new();
+    for file in slt_files(&root) {
+        for (mode, protocol) in COMBINATIONS {
+            let short = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+            let name = format!("{mode}/{}/{short}", protocol_name(protocol));
+            let file = file.clone();
+            trials.push(Trial::test(name, move || {
+                let score = run_file(&file, mode, protocol).map_err(|e| Failed::from(e.to_string()))?;
+                if score.failures.is_empty() { Ok(()) } else { Err(Failed::from(score.failures.join("\n\n"))) }
+            }));
+        }
+    }
+    libtest_mimic::run(&args, trials).exit();
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Simple => "simple",
+        Protocol::Extended => "extended",
+    }
+}
+
+/// All `.slt` files under `dir`, sorted; names that start with `_` are included by others.
+fn slt_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut dirs = vec![dir.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        for entry in entries {
+            let path = entry.expect("a directory entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if !name.starts_with('_') && (name.ends_with(".slt") || name.ends_with(".test")) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn run_foreign(dir: &Path) -> i32 {
+    let mut total = Score::default();
+    for mode in [Mode::Query, Mode::View, Mode::Live] {
+        let mut of_mode = Score::default();
+        for file in slt_files(dir) {
+            match run_file(&file, mode, Protocol::Simple) {
+                Ok(score) => {
+                    println!("{:>6} of {:>6}  {mode:<5}  {}", score.passed, score.total(), file.display());
+                    if std::env::var_os("TIDEMILL_SLT_VERBOSE").is_some() {
+                        score.failures.iter().for_each(|f| println!("{f}\n"));
+                    }
+                    of_mode.add(score);
+                }
+                Err(e) => println!("     - of      -  {mode:<5}  {}: {e}", file.display()),
+            }
+        }
+        println!("{:>6} of {:>6}  {mode:<5}  all files", of_mode.passed, of_mode.total());
+        total.add(of_mode);
+    }
+    println!("{} passed, {} failed", total.passed, total.failures.len());
+    i32::from(!total.failures.is_empty())
+}
