@@ -1,0 +1,54 @@
+//! A Tidemill server of one's own inside the test's process, on a temporary data directory and a free port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tidemill::Config;
+use tidemill::database::Database;
+use tidemill::pgwire::{ServerOptions, serve};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Gone with its data when dropped.
+pub struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    database: Arc<Database>,
+    runtime: Option<tokio::runtime::Runtime>,
+    _data: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts it.
+    pub fn start() -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let flags = [("data_dir".to_string(), data.path().display().to_string())];
+        let config = Config::load(None, std::iter::empty(), &flags).expect("a configuration");
+        let database = Database::open(&config).expect("an empty directory opens");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let stop = CancellationToken::new();
+        runtime.spawn(serve(listener, Arc::clone(&database), ServerOptions::default(), stop.clone()));
+        Server { address, stop, database, runtime: Some(runtime), _data: data }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.database.shutdown();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

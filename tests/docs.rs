@@ -1,0 +1,96 @@
+//! Every SQL example in the documents runs, in order, file by file, against real systems where it names one.
+
+mod common;
+
+use std::path::Path;
+
+use common::fakesnow::Fakesnow;
+use common::kafka::Kafka;
+use common::pgclient::{PgClient, Protocol};
+use common::postgres::Postgres;
+use common::server::Server;
+
+/// The `sql` blocks of a document, each with the line it starts at.
+fn examples(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut open: Option<(usize, Vec<&str>)> = None;
+    for (n, line) in text.lines().enumerate() {
+        match &mut open {
+            None if line.trim() == "```sql" => open = Some((n + 2, Vec::new())),
+            Some(_) if line.trim() == "```" => {
+                found.extend(open.take().map(|(start, lines)| (start, lines.join("\n"))));
+            }
+            Some((_, lines)) => lines.push(line),
+            None => {}
+        }
+    }
+    found
+}
+
+/// Runs a document's examples after `here` has put this machine's addresses in the place of the document's.
+fn run(document: &str, here: impl Fn(&str) -> String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{document}: {e}"));
+    let examples = examples(&text);
+    assert!(!examples.is_empty(), "{document} has no example");
+    let server = Server::start();
+    let mut client = PgClient::connect(server.addr()).expect("a connection");
+    for (line, sql) in examples {
+        if let Err(e) = client.run(Protocol::Simple, &here(&sql)) {
+            panic!("{document}:{line}: {e}\n{sql}");
+        }
+    }
+}
+
+#[test]
+fn readme() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let url = format!("file://{}", directory.path().display());
+    run("README.md", |sql| sql.replace("file:///tmp/tidemill-tour", &url));
+}
+
+#[test]
+fn sql() {
+    run("docs/sql.md", str::to_string);
+}
+
+#[test]
+fn generators() {
+    run("docs/connectors/generators.md", str::to_string);
+}
+
+#[test]
+fn files() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let url = format!("file://{}", directory.path().display());
+    run("docs/connectors/files.md", |sql| sql.replace("file:///var/lib/warehouse", &url));
+}
+
+#[test]
+fn kafka() {
+    let kafka = Kafka::start();
+    run("docs/connectors/kafka.md", |sql| sql.replace("localhost:9092", kafka.brokers()));
+}
+
+#[test]
+fn postgres() {
+    let postgres = Postgres::start();
+    postgres.psql("postgres", "CREATE DATABASE shop");
+    postgres.psql(
+        "shop",
+        "CREATE TABLE users (id bigint PRIMARY KEY, email text); CREATE TABLE orders (id bigint PRIMARY KEY, user_id bigint, total numeric(12,2));
+         INSERT INTO users VALUES (1, 'ada@example.com'); INSERT INTO orders VALUES (1, 1, 9.99);
+         CREATE PUBLICATION tidemill FOR ALL TABLES",
+    );
+    let port = format!("port = {}", postgres.port);
+    run("docs/connectors/postgres.md", |sql| {
+        sql.replace("db.example.com", "127.0.0.1").replace("port = 5432", &port).replace("'replicator'", "'postgres'")
+    });
+}
+
+#[test]
+fn snowflake() {
+    let snowflake = Fakesnow::start();
+    let account = format!("account = 'myorg-myaccount', url = '{}'", snowflake.url);
+    run("docs/connectors/snowflake.md", |sql| sql.replace("account = 'myorg-myaccount'", &account));
+}
