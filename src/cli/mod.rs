@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod quickstart;
 mod serve;
 
 use std::path::PathBuf;
@@ -37,6 +38,14 @@ Settings come from the defaults, then the file, then the environment (TIDEMILL_N
 SIGTERM and SIGINT stop sources and sinks, make everything durable and exit with 0; after a kill -9
 the next start goes on where the last acknowledged statement ended.";
 
+const QUICKSTART_EXAMPLES: &str = "\
+Examples:
+  tidemill quickstart
+  tidemill quickstart --data-dir ./shop --rate 5000
+
+A Kafka broker and a shop that writes into it run in this process; quickstart.sql makes sources, views and sinks;
+the warehouse is a directory of Parquet tables below the data directory. Ctrl-C stops; the next run goes on.";
+
 /// The command line.
 #[derive(Parser)]
 #[command(name = "tidemill", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
@@ -50,6 +59,9 @@ enum Command {
     /// Start a server
     #[command(after_help = SERVE_EXAMPLES, after_long_help = long_serve_help())]
     Serve(ServeArguments),
+    /// See the whole way, from a Kafka topic to a warehouse, with nothing else installed
+    #[command(after_help = QUICKSTART_EXAMPLES)]
+    Quickstart(QuickstartArguments),
     /// Run statements on a server and print what they answer
     #[command(
         after_help = "Examples:\n  tidemill sql \"SELECT * FROM tidemill.sources\"\n  tidemill sql -f views.sql --port 7432"
@@ -118,10 +130,26 @@ impl ServeArguments {
     }
 }
 
+/// How the quickstart is run.
+#[derive(Args)]
+struct QuickstartArguments {
+    #[command(flatten)]
+    serve: ServeArguments,
+    /// Where the Kafka broker inside this process listens
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7492")]
+    kafka: std::net::SocketAddr,
+    /// Orders a second that the shop writes
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+}
+
 /// Runs what the command line asks for.
 pub fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments.config()?),
+        Command::Quickstart(arguments) => {
+            quickstart::run(arguments.serve.config()?, arguments.kafka, arguments.rate)
+        }
         Command::Sql(arguments) => client::run(arguments),
         Command::Check(arguments) => check::run(arguments.config()?),
     }

@@ -46,6 +46,7 @@ pub fn run(config: Config, broker: SocketAddr, rate: u32) -> Result<()> {
             user: "tidemill".into(),
             database: "tidemill".into(),
             application_name: "quickstart".into(),
+            ..SessionOptions::default()
         });
         set_up(&mut session, &brokers, &warehouse).await?;
         report(&mut session, started, &warehouse, psql).await

@@ -39,6 +39,11 @@ async fn bind(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<()> {
     log(&config);
+    run_with(config, async |_| std::future::pending().await)
+}
+
+/// The same, with `beside` run on the database when it is ready; if that ends, so does the server.
+pub fn run_with(config: Config, beside: impl AsyncFnOnce(Arc<Database>) -> Result<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("session").build()?;
     runtime.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -55,9 +60,11 @@ pub fn run(config: Config) -> Result<()> {
         let sessions =
             tokio::spawn(tidemill::pgwire::serve(wire, Arc::clone(&database), options, stop.clone()));
         let pages = tokio::spawn(tidemill::http::serve(http, Arc::clone(&database), stop.clone()));
+        let mut outcome = Ok(());
         tokio::select! {
             _ = term.recv() => tracing::info!("SIGTERM: shutting down"),
             _ = int.recv() => tracing::info!("SIGINT: shutting down"),
+            ended = beside(Arc::clone(&database)) => outcome = ended,
         }
         stop.cancel();
         let ended = tokio::time::timeout(SESSIONS_END, async {
@@ -78,7 +85,7 @@ pub fn run(config: Config) -> Result<()> {
             .await
             .map_err(|e| Error::internal(format!("shutting down was lost: {e}")))?;
         tracing::info!("stopped");
-        Ok(())
+        outcome
     })
 }
 

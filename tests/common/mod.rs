@@ -1,4 +1,9 @@
 //! What several test binaries share. Each binary uses its own part of it.
 #![allow(dead_code)]
 
+pub mod fakesnow;
+pub mod kafka;
 pub mod pgclient;
+pub mod postgres;
+pub mod process;
+pub mod server;
