@@ -1,83 +1,217 @@
-//! A circuit as text: one operator a line, after its inputs, with its keys and with what it keeps.
+//! A circuit as text: one operator a line above its inputs, with its keys, its conditions and what it keeps.
+//!
+//! State is `bounded` when no history makes it grow, and `grows with …` when it holds something for every row, key or
+//! group that is there; nothing is kept of what has gone. A node with several readers is spelled out once.
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
+
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::lower::Lowered;
-use super::spec::{AggregateCall, Expr, JoinSpec, NodeSpec, Touch};
+use super::spec::{
+    AggregateCall, AggregateKind, AggregateSpec, Expr, JoinKind, JoinSpec, MapSpec, NodeSpec, RecomputeSpec,
+    TopKSpec, Touch,
+};
 use crate::engine::CollectionId;
 
-/// The circuit, one node a line; `name` says what collections are called.
+/// The circuit as a tree under the view; `name` says what collections are called.
 pub fn explain(lowered: &Lowered, name: impl Fn(CollectionId) -> String) -> String {
-    let mut text = String::new();
-    for (i, node) in lowered.nodes.iter().enumerate() {
-        let inputs: Vec<String> = node.inputs.iter().map(|n| format!("#{n}")).collect();
-        let inputs = if inputs.is_empty() { String::new() } else { format!(" ({})", inputs.join(", ")) };
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "#{i} {}{inputs}", describe(&node.spec, &name));
+    let mut readers = vec![0; lowered.nodes.len()];
+    for input in lowered.nodes.iter().flat_map(|n| &n.inputs) {
+        readers[*input] += 1;
     }
-    let _ = write!(text, "#{} view (#{}) [keeps: rows]", lowered.nodes.len(), lowered.root);
+    let mut text = "view [keeps its rows: grows with the rows]".to_string();
+    let mut shown = vec![false; lowered.nodes.len()];
+    // Nodes still to be written with how far they are indented, the next one last.
+    let mut todo = vec![(lowered.root, 1)];
+    while let Some((at, depth)) = todo.pop() {
+        let node = &lowered.nodes[at];
+        let shared = readers[at] > 1 && !matches!(node.spec, NodeSpec::Collection(_));
+        let label = if shared { format!("#{at} ") } else { String::new() };
+        let indent = "  ".repeat(depth);
+        // Writing to a String cannot fail.
+        if std::mem::replace(&mut shown[at], true) && shared {
+            let _ = write!(text, "\n{indent}{label}as above");
+            continue;
+        }
+        let columns = |port: usize| -> Vec<String> {
+            let input = node.inputs.get(port).map(|i| &lowered.nodes[*i].schema);
+            input.map_or(Vec::new(), |s| s.fields().iter().map(|f| f.name().clone()).collect())
+        };
+        let line = match &node.spec {
+            NodeSpec::Collection(id) => format!("collection {}", name(*id)),
+            NodeSpec::Constant(rows) => {
+                format!("constant: {} rows", rows.iter().map(|b| b.num_rows()).sum::<usize>())
+            }
+            NodeSpec::Map(map) => describe_map(map),
+            NodeSpec::Union => "union all".to_string(),
+            NodeSpec::Join(join) => describe_join(join),
+            NodeSpec::Aggregate(aggregate) => describe_aggregate(aggregate),
+            NodeSpec::Distinct => {
+                format!("distinct on {} [keeps counts: grows with distinct rows]", columns(0).join(", "))
+            }
+            NodeSpec::TopK(top) => describe_top(top),
+            NodeSpec::Recompute(part) => describe_recompute(part),
+        };
+        let _ = write!(text, "\n{indent}{label}{line}");
+        todo.extend(node.inputs.iter().rev().map(|input| (*input, depth + 1)));
+    }
     text
 }
 
-fn describe(spec: &NodeSpec, name: &impl Fn(CollectionId) -> String) -> String {
-    match spec {
-        NodeSpec::Collection(id) => format!("collection {}", name(*id)),
-        NodeSpec::Constant(rows) => {
-            format!("constant {} rows", rows.iter().map(|b| b.num_rows()).sum::<usize>())
+fn describe_map(map: &MapSpec) -> String {
+    let mut text = match &map.projection {
+        Some(exprs) => {
+            let columns = exprs.iter().zip(map.schema.fields()).map(|(e, field)| {
+                let e = sql(e);
+                if &e == field.name() { e } else { format!("{e} as {}", field.name()) }
+            });
+            format!("map to {}", columns.collect::<Vec<_>>().join(", "))
         }
-        NodeSpec::Map(map) => {
-            let mut text = "map".to_string();
-            if let Some(predicate) = &map.predicate {
-                text += &format!(" where {predicate}");
-            }
-            if let Some(projection) = &map.projection {
-                text += &format!(" to {}", list(projection));
-            }
-            text
-        }
-        NodeSpec::Union => "union".to_string(),
-        NodeSpec::Join(join) => describe_join(join),
-        NodeSpec::Aggregate(aggregate) => {
-            let calls: Vec<String> = aggregate.calls.iter().map(describe_call).collect();
-            format!("aggregate by {}: {} [keeps: one row a group]", list(&aggregate.keys), calls.join(", "))
-        }
-        NodeSpec::Distinct => "distinct [keeps: counts of rows]".to_string(),
-        NodeSpec::TopK(top) => {
-            let order: Vec<String> = top.order.iter().map(|(e, o)| format!("{e} {o}")).collect();
-            let limit = top.limit.map_or(String::new(), |l| format!(" limit {l}"));
-            let offset = if top.offset > 0 { format!(" offset {}", top.offset) } else { String::new() };
-            format!("top by {} order {}{limit}{offset} [keeps: rows]", list(&top.partition), order.join(", "))
-        }
-        NodeSpec::Recompute(part) => {
-            let by = match &part.touch {
-                Touch::Rows => "changed rows".to_string(),
-                Touch::Keys { inputs, .. } => {
-                    let keys: Vec<String> = inputs.iter().map(|k| list(k)).collect();
-                    format!("{} [keeps: inputs, output]", keys.join(" = "))
-                }
-                Touch::Whole => "everything [keeps: inputs, output]".to_string(),
-            };
-            format!("recompute by {by} ({})", part.reason)
-        }
+        None => "filter".to_string(),
+    };
+    if let Some(predicate) = &map.predicate {
+        text += &format!(" where {}", sql(predicate));
     }
+    text
 }
 
 fn describe_join(join: &JoinSpec) -> String {
-    let on: Vec<String> =
-        join.left_keys.iter().zip(&join.right_keys).map(|(l, r)| format!("{l} = {r}")).collect();
-    let on = if on.is_empty() { "every pair".to_string() } else { on.join(" and ") };
-    let residual = join.residual.as_ref().map_or(String::new(), |r| format!(" where {r}"));
-    format!("join {:?} on {on}{residual} [keeps: rows of both sides]", join.kind)
+    let kind = match join.kind {
+        JoinKind::Inner => "join",
+        JoinKind::Left => "left join",
+        JoinKind::Right => "right join",
+        JoinKind::Full => "full join",
+        JoinKind::LeftSemi => "left semi join",
+        JoinKind::LeftAnti => "left anti join",
+        JoinKind::RightSemi => "right semi join",
+        JoinKind::RightAnti => "right anti join",
+        JoinKind::LeftMark => "mark join",
+    };
+    let equal = if join.null_equals_null { "is not distinct from" } else { "=" };
+    let on = join.left_keys.iter().zip(&join.right_keys);
+    let on: Vec<String> = on.map(|(l, r)| format!("{} {equal} {}", sql(l), sql(r))).collect();
+    let on = if on.is_empty() { " of every pair".to_string() } else { format!(" on {}", on.join(" and ")) };
+    let residual = join.residual.as_ref().map_or(String::new(), |r| format!(" where {}", sql(r)));
+    format!("{kind}{on}{residual} [keeps both sides: grows with the rows]")
+}
+
+fn describe_aggregate(aggregate: &AggregateSpec) -> String {
+    let calls: Vec<String> = aggregate.calls.iter().map(describe_call).collect();
+    let calls = if calls.is_empty() { "groups only".to_string() } else { calls.join(", ") };
+    let distinct = aggregate.calls.iter().any(|c| c.distinct);
+    let values = aggregate.calls.iter().any(|c| matches!(c.kind, AggregateKind::Min | AggregateKind::Max));
+    let mut keeps = if aggregate.keys.is_empty() {
+        "keeps one row: bounded".to_string()
+    } else {
+        "keeps a row for each group: grows with the groups".to_string()
+    };
+    if distinct || values {
+        keeps = format!("{keeps}, and their distinct values: grows with the values");
+    }
+    let by = if aggregate.keys.is_empty() { String::new() } else { format!(" by {}", list(&aggregate.keys)) };
+    format!("aggregate {calls}{by} [{keeps}]")
 }
 
 fn describe_call(call: &AggregateCall) -> String {
-    let arg = call.arg.as_ref().map_or("*".to_string(), |a| a.to_string());
+    let arg = call.arg.as_ref().map_or("*".to_string(), sql);
     let distinct = if call.distinct { "distinct " } else { "" };
-    let filter = call.filter.as_ref().map_or(String::new(), |f| format!(" where {f}"));
-    format!("{:?}({distinct}{arg}){filter}", call.kind).to_lowercase()
+    let filter = call.filter.as_ref().map_or(String::new(), |f| format!(" where {}", sql(f)));
+    let kind = match call.kind {
+        AggregateKind::BoolAnd => "bool_and".to_string(),
+        AggregateKind::BoolOr => "bool_or".to_string(),
+        kind => format!("{kind:?}").to_lowercase(),
+    };
+    format!("{kind}({distinct}{arg}){filter}")
+}
+
+fn describe_top(top: &TopKSpec) -> String {
+    let order = top.order.iter().map(|(e, o)| {
+        let direction = if o.descending { " desc" } else { "" };
+        // NULLs come first where the order descends and last where it ascends, unless it is said.
+        let nulls = match (o.nulls_first, o.descending) {
+            (true, false) => " nulls first",
+            (false, true) => " nulls last",
+            _ => "",
+        };
+        format!("{}{direction}{nulls}", sql(e))
+    });
+    let order = order.collect::<Vec<_>>().join(", ");
+    let count = top.limit.map_or("all rows".to_string(), |l| format!("first {l} rows"));
+    let offset = if top.offset > 0 { format!(" after {}", top.offset) } else { String::new() };
+    let by =
+        if top.partition.is_empty() { String::new() } else { format!(" of each {}", list(&top.partition)) };
+    format!("{count}{offset}{by} by {order} [keeps its input: grows with the rows]")
+}
+
+fn describe_recompute(part: &RecomputeSpec) -> String {
+    let (by, keeps) = match &part.touch {
+        Touch::Rows => ("for changed rows".to_string(), "keeps nothing"),
+        Touch::Keys { inputs, .. } => {
+            let keys: Vec<String> = inputs.iter().map(|k| list(k)).collect();
+            (format!("for changed {}", keys.join(" = ")), "keeps input and output: grows with the rows")
+        }
+        Touch::Whole => ("as a whole".to_string(), "keeps input and output: grows with the rows"),
+    };
+    format!("recompute {by}: {} [{keeps}]", part.reason)
 }
 
 fn list(exprs: &[Expr]) -> String {
-    let all: Vec<String> = exprs.iter().map(|e| (e as &dyn Display).to_string()).collect();
-    format!("[{}]", all.join(", "))
+    exprs.iter().map(sql).collect::<Vec<_>>().join(", ")
+}
+
+fn sql(e: &Expr) -> String {
+    fmt_sql(e.as_ref()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::functions_aggregate::expr_fn::{array_agg, sum};
+    use datafusion::logical_expr::{JoinType, LogicalPlanBuilder, col, lit};
+
+    use super::*;
+    use crate::engine::plan::CollectionSource;
+    use crate::engine::plan::lower::lower;
+
+    fn table(id: u64) -> LogicalPlanBuilder {
+        let fields = ["a", "b"].map(|n| Field::new(n, DataType::Int64, true)).to_vec();
+        let source =
+            CollectionSource { id: CollectionId(id), schema: Arc::new(Schema::new(fields)), key: vec![] };
+        LogicalPlanBuilder::scan(format!("t{id}"), Arc::new(source), None).unwrap()
+    }
+
+    #[test]
+    fn each_operator_says_what_it_does_and_keeps() {
+        let right = table(2).aggregate([col("a")], [array_agg(col("b"))]).unwrap().build().unwrap();
+        let plan = table(1)
+            .filter(col("t1.b").gt(lit(2i64)))
+            .unwrap()
+            .join(right, JoinType::Inner, (vec!["t1.a"], vec!["t2.a"]), None)
+            .unwrap()
+            .aggregate([col("t1.a")], [sum(col("t1.b"))])
+            .unwrap()
+            .build()
+            .unwrap();
+        let text = explain(&lower(&plan).unwrap(), |id| format!("t{}", id.0));
+        let expected = "\
+view [keeps its rows: grows with the rows]
+  aggregate sum(b) by a [keeps a row for each group: grows with the groups]
+    left semi join on a = a [keeps both sides: grows with the rows]
+      filter where b > 2 AND a IS NOT NULL
+        collection t1
+      aggregate groups only by a [keeps a row for each group: grows with the groups]
+        map to a where a IS NOT NULL
+          collection t2";
+        assert_eq!(text, expected);
+        let plan = table(2).aggregate([col("a")], [array_agg(col("b"))]).unwrap().build().unwrap();
+        let text = explain(&lower(&plan).unwrap(), |id| format!("t{}", id.0));
+        let expected = "\
+view [keeps its rows: grows with the rows]
+  recompute for changed a: array_agg has no operator [keeps input and output: grows with the rows]
+    collection t2";
+        assert_eq!(text, expected);
+    }
 }
