@@ -87,10 +87,10 @@ impl WriteSet {
         let mut existing = Vec::with_capacity(rows.num_rows());
         for i in 0..rows.num_rows() {
             let key = encoded.row(i).data();
-            existing.push(if self.exists(state, key) {
-                Existing::Stored
-            } else if !seen.insert(key) {
+            existing.push(if !seen.insert(key) {
                 Existing::SameStatement
+            } else if self.exists(state, key) {
+                Existing::Stored
             } else {
                 Existing::No
             });

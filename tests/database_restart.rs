@@ -1,0 +1,250 @@
+//! What was acknowledged is there again: after a shutdown, after the process is gone, after kill -9 at any moment.
+
+mod database;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use database::{Db, rows};
+use tidemill::config::Config;
+use tidemill::database::Database;
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let mut db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY, v numeric(10,2) DEFAULT 1.5)");
+    s.run("CREATE VIEW doubled AS SELECT id, v * 2 AS w FROM t");
+    s.run("CREATE MATERIALIZED VIEW total AS SELECT sum(w) AS w FROM doubled");
+    s.run("COMMENT ON TABLE t IS 'kept'");
+    s.run("CREATE SECRET pw AS 'hush'");
+    for clean in [true, false] {
+        let mut s = db.session();
+        s.run("INSERT INTO t (id) SELECT coalesce(max(id), 0) + 1 FROM t");
+        let before = s.rows("SELECT * FROM t ORDER BY id");
+        let total = s.rows("SELECT * FROM total");
+        let tick = db.database.engine().tick();
+        drop(s);
+        db = db.reopen(clean);
+        let mut s = db.session();
+        assert_eq!(s.rows("SELECT * FROM t ORDER BY id"), before);
+        assert_eq!(s.rows("SELECT * FROM total"), total);
+        assert_eq!(s.rows("SELECT comment FROM tidemill.tables"), rows(&["kept"]));
+        assert_eq!(s.error("INSERT INTO t VALUES (1, 1)").sqlstate.0, "23505");
+        assert!(db.database.engine().tick() >= tick);
+        s.run("CHECK MATERIALIZED VIEW total");
+    }
+    let mut s = db.session();
+    s.run("DROP TABLE t CASCADE");
+    drop(s);
+    db = db.reopen(false);
+    assert_eq!(db.session().error("SELECT * FROM total").sqlstate.0, "42P01");
+}
+
+#[test]
+fn a_directory_is_open_once_and_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let db = Db::new();
+    let config = db.database.config().clone();
+    let e = Database::open(&config).unwrap_err();
+    assert_eq!(e.sqlstate.0, "55006");
+    let mode = std::fs::metadata(&config.data_dir).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+/// A real server on a free port.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(dir: &Path, crash_at: Option<&str>) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        if let Some(point) = crash_at {
+            command.env("TIDEMILL_CRASH_AT", point);
+        }
+        let mut process = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let port = line.split(" -p ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let port = port.unwrap_or_else(|| panic!("the server said: {line}")).parse().unwrap();
+        Server { process, port }
+    }
+
+    async fn connect(&self) -> tokio_postgres::Client {
+        let config = format!("host=127.0.0.1 port={} user=tidemill dbname=tidemill", self.port);
+        let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(async move {
+            // It ends with an error when the server is killed, which is the point.
+            let _ = connection.await;
+        });
+        client
+    }
+
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn every_acknowledged_row_survives_kill_9_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut next = [0i64; 4];
+    let mut acknowledged: Vec<i64> = Vec::new();
+    for round in 0..3 {
+        let server = Server::start(&data, None);
+        let (rows, tried) = runtime.block_on(async {
+            let client = server.connect().await;
+            if round == 0 {
+                client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)").await.unwrap();
+                client.batch_execute("CREATE TABLE bag (id bigint)").await.unwrap();
+                let view = "CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n, sum(id) AS s FROM bag";
+                client.batch_execute(view).await.unwrap();
+            }
+            let until = Instant::now() + Duration::from_millis(700 + 300 * round);
+            let writers = next.iter().enumerate().map(|(w, from)| {
+                let (from, server) = (*from, &server);
+                async move {
+                    let client = server.connect().await;
+                    let (mut n, mut done) = (from, Vec::new());
+                    while Instant::now() < until {
+                        let id = n * 4 + w as i64;
+                        n += 1;
+                        let both = format!("BEGIN; INSERT INTO t VALUES ({id}); INSERT INTO bag VALUES ({id}); COMMIT");
+                        if client.batch_execute(&both).await.is_ok() {
+                            done.push(id);
+                        }
+                    }
+                    (n, done)
+                }
+            });
+            let (next, done): (Vec<i64>, Vec<Vec<i64>>) = futures::future::join_all(writers).await.into_iter().unzip();
+            // One more is on its way when the server dies.
+            let client = server.connect().await;
+            let last = tokio::spawn(async move {
+                let both = "BEGIN; INSERT INTO t VALUES (-1); INSERT INTO bag VALUES (-1); COMMIT";
+                client.batch_execute(both).await.is_ok()
+            });
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let rows: Vec<i64> = done.concat();
+            drop(last);
+            (rows, next)
+        });
+        server.kill();
+        acknowledged.extend(rows);
+        next.copy_from_slice(&tried);
+        // What the killed server has promised is what the library finds.
+        let database = Database::open(&Config::at(&data)).unwrap();
+        let mut s = Db::session_of(&database);
+        s.run("DELETE FROM t WHERE id = -1");
+        s.run("DELETE FROM bag WHERE id = -1");
+        let parse = |rows: Vec<String>| rows.iter().map(|r| r.parse().unwrap()).collect::<Vec<i64>>();
+        let (t, bag) =
+            (parse(s.rows("SELECT id FROM t ORDER BY id")), parse(s.rows("SELECT id FROM bag ORDER BY id")));
+        assert_eq!(t, bag, "a block is there whole or not at all, and once");
+        acknowledged.sort_unstable();
+        let missing: Vec<_> = acknowledged.iter().filter(|id| t.binary_search(id).is_err()).collect();
+        assert!(missing.is_empty(), "acknowledged, but gone: {missing:?}");
+        assert!(!acknowledged.is_empty());
+        assert_eq!(s.rows("SELECT n, s FROM n"), s.rows("SELECT count(*), sum(id) FROM bag"));
+        s.run("CHECK MATERIALIZED VIEW n");
+        drop(s);
+        database.shutdown();
+    }
+}
+
+#[test]
+fn a_kill_between_the_steps_of_a_statement_leaves_all_of_it_or_nothing() {
+    // The catalog is written for the table, the view, their replacement and their drop: a kill before and after each.
+    let script = [
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM t",
+        "CREATE TABLE filled AS SELECT 1 AS a",
+        "CREATE OR REPLACE MATERIALIZED VIEW m AS SELECT count(*) + 1 AS n FROM t",
+        "DROP TABLE t CASCADE",
+    ];
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for (step, _) in script.iter().enumerate() {
+        for point in ["catalog-before", "catalog-after"] {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path().join("data");
+            // Opening commits once, too.
+            let server = Server::start(&data, Some(&format!("{point}:{}", step + 2)));
+            let done = runtime.block_on(async {
+                let client = server.connect().await;
+                let mut done = 0;
+                for statement in script {
+                    if client.batch_execute(statement).await.is_err() {
+                        break;
+                    }
+                    done += 1;
+                }
+                done
+            });
+            drop(server);
+            assert_eq!(done, step, "it crashed at {point} of {}", script[step]);
+            let database = Database::open(&Config::at(&data)).unwrap();
+            let mut s = Db::session_of(&database);
+            let there = point == "catalog-after";
+            let steps = if there { step + 1 } else { step };
+            let objects = s.rows("SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = 2200 AND relkind IN ('r', 'm') ORDER BY 1");
+            let expected: &[&str] = match steps {
+                0 => &[],
+                1 => &["t"],
+                2 => &["m", "t"],
+                3 | 4 => &["filled", "m", "t"],
+                _ => &["filled"],
+            };
+            assert_eq!(objects, rows(expected), "{point} of {}", script[step]);
+            if steps >= 3 {
+                assert_eq!(s.rows("SELECT * FROM filled"), rows(&["1"]));
+            }
+            match steps {
+                2 | 3 => assert_eq!(s.rows("SELECT n FROM m"), rows(&["0"])),
+                4 => assert_eq!(s.rows("SELECT n FROM m"), rows(&["1"])),
+                _ => {}
+            }
+            // And it goes on.
+            s.run("CREATE TABLE after_all (id int); INSERT INTO after_all VALUES (1)");
+            assert_eq!(s.rows("SELECT * FROM after_all"), rows(&["1"]));
+            drop(s);
+            database.shutdown();
+        }
+    }
+}
+
+#[test]
+fn sigterm_drains_and_exits_0() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("data"), None);
+    let killed = Command::new("kill").arg("-TERM").arg(server.process.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    let until = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        if let Some(status) = server.process.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < until, "the server did not stop");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(0));
+}
