@@ -20,6 +20,7 @@ fn everything_is_there_after_a_restart() {
     s.run("CREATE MATERIALIZED VIEW total AS SELECT sum(w) AS w FROM doubled");
     s.run("COMMENT ON TABLE t IS 'kept'");
     s.run("CREATE SECRET pw AS 'hush'");
+    drop(s);
     for clean in [true, false] {
         let mut s = db.session();
         s.run("INSERT INTO t (id) SELECT coalesce(max(id), 0) + 1 FROM t");
@@ -129,7 +130,9 @@ fn every_acknowledged_row_survives_kill_9_once() {
                     while Instant::now() < until {
                         let id = n * 4 + w as i64;
                         n += 1;
-                        let both = format!("BEGIN; INSERT INTO t VALUES ({id}); INSERT INTO bag VALUES ({id}); COMMIT");
+                        let both = format!(
+                            "BEGIN; INSERT INTO t VALUES ({id}); INSERT INTO bag VALUES ({id}); COMMIT"
+                        );
                         if client.batch_execute(&both).await.is_ok() {
                             done.push(id);
                         }
@@ -137,7 +140,8 @@ fn every_acknowledged_row_survives_kill_9_once() {
                     (n, done)
                 }
             });
-            let (next, done): (Vec<i64>, Vec<Vec<i64>>) = futures::future::join_all(writers).await.into_iter().unzip();
+            let (next, done): (Vec<i64>, Vec<Vec<i64>>) =
+                futures::future::join_all(writers).await.into_iter().unzip();
             // One more is on its way when the server dies.
             let client = server.connect().await;
             let last = tokio::spawn(async move {

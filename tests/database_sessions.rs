@@ -10,7 +10,10 @@ fn a_view_follows_its_table() {
     let mut s = db.session();
     s.run("CREATE TABLE orders (id bigint PRIMARY KEY, customer text, amount numeric(12,2))");
     s.run("CREATE MATERIALIZED VIEW totals AS SELECT customer, count(*) AS n, sum(amount) AS amount FROM orders GROUP BY customer");
-    assert_eq!(s.tag("INSERT INTO orders VALUES (1, 'ada', 12.50), (2, 'bob', 3), (3, 'ada', 1.25)"), "INSERT 0 3");
+    assert_eq!(
+        s.tag("INSERT INTO orders VALUES (1, 'ada', 12.50), (2, 'bob', 3), (3, 'ada', 1.25)"),
+        "INSERT 0 3"
+    );
     assert_eq!(s.rows("SELECT * FROM totals ORDER BY customer"), rows(&["ada|2|13.75", "bob|1|3.00"]));
     assert_eq!(s.tag("UPDATE orders SET amount = amount + 1 WHERE customer = 'ada'"), "UPDATE 2");
     assert_eq!(s.tag("DELETE FROM orders WHERE id = 2"), "DELETE 1");
@@ -24,13 +27,18 @@ fn a_view_follows_its_table() {
 fn constraints_are_told_as_postgres_tells_them() {
     let db = Db::new();
     let mut s = db.session();
-    s.run("CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL DEFAULT 'x', at timestamptz DEFAULT now())");
+    s.run(
+        "CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL DEFAULT 'x', at timestamptz DEFAULT now())",
+    );
     s.run("INSERT INTO t (id) VALUES (1)");
     let e = s.error("INSERT INTO t VALUES (1, 'again')");
     assert_eq!(error(&e), ("23505", "duplicate key value violates unique constraint \"t_pkey\""));
     assert_eq!(e.detail.as_deref(), Some("Key (id)=(1) already exists."));
     let e = s.error("INSERT INTO t VALUES (2, NULL, NULL)");
-    assert_eq!(error(&e), ("23502", "null value in column \"name\" of relation \"t\" violates not-null constraint"));
+    assert_eq!(
+        error(&e),
+        ("23502", "null value in column \"name\" of relation \"t\" violates not-null constraint")
+    );
     assert_eq!(e.detail.as_deref(), Some("Failing row contains (2, null, null)."));
     assert_eq!(s.error("INSERT INTO t (id) VALUES (5), (5)").sqlstate.0, "23505");
     assert_eq!(s.error("UPDATE t SET id = NULL").sqlstate.0, "23502");
@@ -47,8 +55,14 @@ fn on_conflict_and_returning() {
     let db = Db::new();
     let mut s = db.session();
     s.run("CREATE TABLE c (k text PRIMARY KEY, n int)");
-    assert_eq!(s.rows("INSERT INTO c VALUES ('a', 1), ('b', 2) RETURNING k, n * 10 AS ten"), rows(&["a|10", "b|20"]));
-    assert_eq!(s.tag("INSERT INTO c VALUES ('a', 5), ('c', 3), ('c', 4) ON CONFLICT DO NOTHING"), "INSERT 0 1");
+    assert_eq!(
+        s.rows("INSERT INTO c VALUES ('a', 1), ('b', 2) RETURNING k, n * 10 AS ten"),
+        rows(&["a|10", "b|20"])
+    );
+    assert_eq!(
+        s.tag("INSERT INTO c VALUES ('a', 5), ('c', 3), ('c', 4) ON CONFLICT DO NOTHING"),
+        "INSERT 0 1"
+    );
     assert_eq!(
         s.rows("INSERT INTO c VALUES ('d', 1), ('a', 5), ('b', 6) ON CONFLICT (k) DO UPDATE SET n = c.n + excluded.n WHERE c.n < 2 RETURNING k, n"),
         rows(&["d|1", "a|6"])
@@ -165,9 +179,15 @@ fn copy_fills_a_table() {
     let db = Db::new();
     let mut s = db.session();
     s.run("CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL, tag text DEFAULT 'none')");
-    assert_eq!(s.copy("COPY t (id, name) FROM STDIN", &["1\ta", "b\n2\t\\N\n"]).unwrap_err().sqlstate.0, "23502");
+    assert_eq!(
+        s.copy("COPY t (id, name) FROM STDIN", &["1\ta", "b\n2\t\\N\n"]).unwrap_err().sqlstate.0,
+        "23502"
+    );
     assert_eq!(s.copy("COPY t (id, name) FROM STDIN", &["1\ta", "b\n2\tc\n"]).unwrap(), "COPY 2");
-    assert_eq!(s.copy("COPY t FROM STDIN WITH (FORMAT csv, HEADER)", &["id,name,tag\n3,\"x,y\",\n"]).unwrap(), "COPY 1");
+    assert_eq!(
+        s.copy("COPY t FROM STDIN WITH (FORMAT csv, HEADER)", &["id,name,tag\n3,\"x,y\",\n"]).unwrap(),
+        "COPY 1"
+    );
     assert_eq!(s.rows("SELECT * FROM t ORDER BY id"), rows(&["1|ab|none", "2|c|none", "3|x,y|NULL"]));
     assert_eq!(s.copy("COPY t (id, name) FROM STDIN", &["3\tz\n"]).unwrap_err().sqlstate.0, "23505");
     assert_eq!(s.rows("SELECT count(*) FROM t"), rows(&["3"]));
@@ -204,7 +224,9 @@ fn settings_are_kept_and_unknown_ones_refused() {
     s.run("RESET application_name");
     assert_eq!(s.rows("SHOW application_name"), rows(&[""]));
     s.run("SET statement_timeout = '50ms'");
-    let e = s.error("SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b WHERE a.a + b.b < 0");
+    let e = s.error(
+        "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b WHERE a.a + b.b < 0",
+    );
     assert_eq!(error(&e), ("57014", "canceling statement due to statement timeout"));
 }
 

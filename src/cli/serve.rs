@@ -1,5 +1,6 @@
 //! `tidemill serve`: a database behind its listeners, until a signal says stop.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +94,13 @@ pub fn run_with(config: Config, beside: impl AsyncFnOnce(Arc<Database>) -> Resul
 fn announce(config: &Config, wire: &TcpListener, http: &TcpListener) -> Result<()> {
     let (wire, http) = (wire.local_addr()?, http.local_addr()?);
     tracing::info!(listen = %wire, %http, data_dir = %config.data_dir.display(), "ready");
-    println!("tidemill is ready: psql -h {} -p {} -U tidemill tidemill", wire.ip(), wire.port());
-    println!("                   http://{http}/");
+    // Whoever started the server may have closed its output: that is no reason not to serve.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(
+        out,
+        "tidemill is ready: psql -h {} -p {} -U tidemill tidemill\n                   http://{http}/",
+        wire.ip(),
+        wire.port()
+    );
     Ok(())
 }

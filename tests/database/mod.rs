@@ -115,7 +115,9 @@ impl TestSession {
     pub fn copy(&mut self, sql: &str, data: &[&str]) -> Result<String> {
         let session = &mut self.session;
         self.runtime.clone().block_on(async {
-            let Some(Outcome::CopyIn(mut copy)) = session.simple(sql).await? else { panic!("{sql} is no COPY") };
+            let Some(Outcome::CopyIn(mut copy)) = session.simple(sql).await? else {
+                panic!("{sql} is no COPY")
+            };
             for piece in data {
                 if let Err(e) = copy.write(piece.as_bytes()) {
                     session.fail();
