@@ -3,4 +3,11 @@
 //! Both are functions of a seed and a position, so a position is all that has to be remembered to go on
 //! after a crash with exactly the rows that would have come.
 
+pub mod chance;
+pub mod datagen;
 pub mod nexmark;
+pub mod nexmark_source;
+mod pace;
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
+use super::progress;
 use super::settings::reason;
 use crate::connectors::StopFlag;
 use crate::error::{Error, Result, SqlState};
@@ -53,7 +54,10 @@ impl MockBroker {
         let listener = thread::Builder::new()
             .name("kafka-mock".to_string())
             .spawn(move || accept(&listener, &upstream, &stopped))?;
-        Ok(MockBroker { cluster, address, stop, listener: Some(listener) })
+        let broker = MockBroker { cluster, address, stop, listener: Some(listener) };
+        // Sinks could not make it.
+        broker.create_topic(progress::TOPIC, 1)?;
+        Ok(broker)
     }
 
     /// Where clients find it.

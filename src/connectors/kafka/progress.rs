@@ -41,21 +41,33 @@ pub fn encode(tick: Tick, sink: &str) -> Result<Vec<u8>> {
     serde_json::to_vec(&entry).map_err(|e| Error::internal(e.to_string()))
 }
 
-/// Makes the progress topic and the sink's own, where they are not there. Brokers that cannot make topics on request
-/// make them on first use.
+/// Makes the progress topic and the sink's own, where they are not there.
 ///
 /// # Errors
 /// 08006 when the brokers do not answer or refuse.
 pub fn create_topics(settings: &ClientSettings, target: &str) -> Result<()> {
+    // A consumer asks, since asking as a producer could make the topics, with the brokers' defaults.
+    let asker: BaseConsumer<QuietContext> =
+        settings.config().create_with_context(QuietContext).map_err(|e| settings.error("connect to", &e))?;
+    let metadata = asker.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|e| settings.error("reach", &e))?;
+    let is_missing = |name: &str| !metadata.topics().iter().any(|t| t.name() == name);
+    let mut topics = Vec::new();
+    if is_missing(TOPIC) {
+        let progress = NewTopic::new(TOPIC, 1, TopicReplication::Fixed(-1))
+            .set("cleanup.policy", "compact")
+            .set("segment.bytes", "16777216")
+            .set("min.cleanable.dirty.ratio", "0.1");
+        topics.push(progress);
+    }
+    if is_missing(target) {
+        topics.push(NewTopic::new(target, -1, TopicReplication::Fixed(-1)));
+    }
+    if topics.is_empty() {
+        return Ok(());
+    }
     let admin: AdminClient<DefaultClientContext> =
         settings.config().create().map_err(|e| settings.error("connect to", &e))?;
-    let progress = NewTopic::new(TOPIC, 1, TopicReplication::Fixed(-1))
-        .set("cleanup.policy", "compact")
-        .set("segment.bytes", "16777216")
-        .set("min.cleanable.dirty.ratio", "0.1");
-    let target = NewTopic::new(target, -1, TopicReplication::Fixed(-1));
     let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-    let topics = [progress, target];
     let created = futures::executor::block_on(admin.create_topics(&topics, &options));
     match created {
         Ok(results) => {
@@ -70,7 +82,6 @@ pub fn create_topics(settings: &ClientSettings, target: &str) -> Result<()> {
             }
             Ok(())
         }
-        Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => Ok(()),
         Err(e) => Err(settings.error("create topics in", &e)),
     }
 }

@@ -22,6 +22,7 @@ use super::client::QuietContext;
 use super::settings::{ClientSettings, reason};
 use crate::connectors::StopFlag;
 use crate::connectors::format::datetime;
+use crate::connectors::generate::chance::mixed;
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
@@ -215,14 +216,6 @@ impl Seller {
             }
         }
     }
-}
-
-/// Well mixed bits of a number (splitmix64): the shop's only chance.
-fn mixed(n: u64, salt: u64) -> u64 {
-    let mut z = n.wrapping_add(salt << 32).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 fn pick<'a>(from: &[&'a str], n: u64) -> &'a str {
