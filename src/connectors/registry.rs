@@ -2,6 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 
+use super::generate::{datagen, nexmark_source};
 use super::{Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, postgres, snowflake};
 use crate::error::{Error, Result};
 
@@ -55,6 +56,20 @@ const KINDS: &[Kind] = &[
         name: "snowflake",
         validate: Some(snowflake::validate_connection),
         sink: Some(snowflake::sink),
+        ..NOTHING
+    },
+    Kind {
+        name: "nexmark",
+        source: Some(nexmark_source::source),
+        discover: Some(nexmark_source::discover),
+        output_key: Some(nexmark_source::output_key),
+        ..NOTHING
+    },
+    Kind {
+        name: "datagen",
+        source: Some(datagen::source),
+        discover: Some(datagen::discover),
+        output_key: Some(datagen::output_key),
         ..NOTHING
     },
     Kind { name: "object store", validate: Some(files::validate_connection), ..NOTHING },

@@ -87,12 +87,12 @@ impl Sink for KafkaSink {
     }
 }
 
-/// Repeats what timed out, or may be repeated for another reason, until told to stop (`None`).
+/// Repeats what timed out, or may be repeated for another reason, until told to stop (`None`); asks at least once.
 fn until_answered(
     cx: &SinkContext,
     mut ask: impl FnMut() -> std::result::Result<(), KafkaError>,
 ) -> std::result::Result<Option<()>, KafkaError> {
-    while !cx.stop.is_set() {
+    loop {
         match ask() {
             Ok(()) => return Ok(Some(())),
             Err(KafkaError::Transaction(e)) if e.is_retriable() => {
@@ -104,8 +104,10 @@ fn until_answered(
             Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => (),
             Err(e) => return Err(e),
         }
+        if cx.stop.is_set() {
+            return Ok(None);
+        }
     }
-    Ok(None)
 }
 
 fn tick_of(bytes: Option<Vec<u8>>) -> Result<Option<Tick>> {
