@@ -3,6 +3,8 @@
 //! Each test runs this program again as a child that writes, says what was acknowledged, and is killed at a named
 //! point between two steps; then the directory is opened again and asked.
 
+#![allow(clippy::unwrap_used)] // a surprise in a test is its failure
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
