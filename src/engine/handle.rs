@@ -19,7 +19,7 @@ use crate::engine::plan::lower::lower;
 use crate::engine::runtime::circuit::Circuit;
 use crate::engine::runtime::core::{Command, Core, Reply};
 use crate::engine::runtime::hydrate::Construction;
-use crate::engine::runtime::inbox::{Inbox, shut_down};
+use crate::engine::runtime::inbox::{Inbox, Item, shut_down};
 use crate::engine::runtime::replay::ReplayReport;
 use crate::engine::runtime::shared::{Holds, Progress, Shared};
 use crate::engine::runtime::stats::EngineStats;
@@ -90,6 +90,7 @@ impl Engine {
             journal: None,
             recovered,
             compactor: Compactor::default(),
+            stopped_sources: Default::default(),
             tick: 0,
             live,
         };
@@ -160,7 +161,20 @@ impl Engine {
         self.ask(|reply| Command::Replay(stops.to_vec(), reply))
     }
 
-    /// How far a source has been read, durably: the position to resume at, and what may be confirmed upstream.
+    /// A source begins (again): waits until all that was submitted before is decided, and answers with the position
+    /// of the last transaction that was applied, which is where to go on from.
+    ///
+    /// Transactions of a source are applied in order or not at all: when one with its position fails, all that it has
+    /// submitted after that fail with the same error, until this is called.
+    ///
+    /// # Errors
+    /// The engine takes no transactions (any more, or before [`replay`](Self::replay)).
+    pub fn resume_source(&self, source: &str) -> Result<Option<Vec<u8>>> {
+        Receipt { rx: self.0.shared.inbox.submit(Item::Resume(source.to_string())) }.wait()?;
+        Ok(self.0.shared.progress.applied(source))
+    }
+
+    /// How far a source has been read, durably: what may be confirmed upstream.
     pub fn progress(&self, source: &str) -> Option<Vec<u8>> {
         self.0.shared.progress.durable(source, self.durable_tick())
     }
@@ -168,7 +182,7 @@ impl Engine {
     /// Queues a transaction, waiting while the queue is full. It is never split; several may share a tick.
     /// That it failed, or could not be queued, is said by the receipt.
     pub fn submit(&self, transaction: Transaction) -> Receipt {
-        Receipt { rx: self.0.shared.inbox.submit(transaction) }
+        Receipt { rx: self.0.shared.inbox.submit(Item::Transaction(transaction)) }
     }
 
     /// The last tick that can be read.

@@ -1,6 +1,6 @@
 //! The tick thread's state, and what it does between ticks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
@@ -111,6 +111,8 @@ pub(crate) struct Core {
     /// What is to be replayed; `None` once it was, and without a directory.
     pub(crate) recovered: Option<Recovered>,
     pub(crate) compactor: Compactor,
+    /// Sources with a transaction that failed, and why: see [`Core::run_transactions`].
+    pub(crate) stopped_sources: HashMap<String, Error>,
     /// The last tick.
     pub(crate) tick: Tick,
     /// Transactions are taken.

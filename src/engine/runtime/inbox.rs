@@ -15,12 +15,19 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// What a transaction weighs at least, in rows, so that empty ones are bounded too.
 const TRANSACTION_ROWS_MIN: usize = 1;
 
-/// A transaction and where its answer goes.
+/// Something that has its place among the transactions, and where its answer goes.
 pub(crate) struct Queued {
-    pub(crate) transaction: Transaction,
+    pub(crate) item: Item,
     pub(crate) answer: oneshot::Sender<Result<Tick>>,
-    pub(crate) rows: usize,
+    rows: usize,
     bytes: usize,
+}
+
+/// See [`Queued`].
+pub(crate) enum Item {
+    Transaction(Transaction),
+    /// The source of this name begins anew after all that it has submitted before.
+    Resume(String),
 }
 
 /// What the tick thread does next.
@@ -69,11 +76,14 @@ impl<C> Inbox<C> {
         }
     }
 
-    /// Queues a transaction, waiting for room.
-    pub(crate) fn submit(&self, transaction: Transaction) -> oneshot::Receiver<Result<Tick>> {
+    /// Queues an item, waiting for room.
+    pub(crate) fn submit(&self, item: Item) -> oneshot::Receiver<Result<Tick>> {
         let (answer, receipt) = oneshot::channel();
-        let (rows, bytes) = weigh(&transaction);
-        let queued = Queued { transaction, answer, rows, bytes };
+        let (rows, bytes) = match &item {
+            Item::Transaction(transaction) => weigh(transaction),
+            Item::Resume(_) => (TRANSACTION_ROWS_MIN, 0),
+        };
+        let queued = Queued { item, answer, rows, bytes };
         let mut state = self.state.lock();
         loop {
             if let Some(error) = &state.refused {

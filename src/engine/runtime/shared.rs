@@ -48,6 +48,11 @@ impl Progress {
         recent.front().filter(|(tick, _)| *tick <= durable).map(|(_, position)| position.clone())
     }
 
+    /// The last position of a source, durable or not.
+    pub(crate) fn applied(&self, source: &str) -> Option<Vec<u8>> {
+        self.positions.lock().get(source)?.back().map(|(_, position)| position.clone())
+    }
+
     /// The last position of every source, durable or not, by name.
     pub(crate) fn last(&self) -> Vec<(String, Vec<u8>)> {
         let positions = self.positions.lock();

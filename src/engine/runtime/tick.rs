@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::circuit::Outcome;
 use super::core::{Core, Kind};
 use super::hydrate::gone;
-use super::inbox::Queued;
+use super::inbox::{Item, Queued};
 use super::net;
 use crate::engine::{CollectionId, Delta, InputChange, Tick, Transaction};
 use crate::error::{Error, Result, SqlState};
@@ -25,16 +25,38 @@ impl Core {
     pub(crate) fn run_transactions(&mut self, transactions: Vec<Queued>) {
         let mut changes = Changes::default();
         let mut accepted = Vec::with_capacity(transactions.len());
-        for Queued { transaction, answer, .. } in transactions {
-            match self.apply(transaction, &mut changes) {
+        for Queued { item, answer, .. } in transactions {
+            let applied = match item {
+                Item::Transaction(transaction) => self.apply_in_order(transaction, &mut changes),
+                Item::Resume(source) => {
+                    // What the source submitted before may be in this very tick, and fail with it.
+                    let result = self.run_changes(std::mem::take(&mut changes));
+                    accepted.drain(..).for_each(|answer| tell(answer, result.clone()));
+                    self.stopped_sources.remove(&source);
+                    Ok(())
+                }
+            };
+            match applied {
                 Ok(()) => accepted.push(answer),
                 Err(error) => tell(answer, Err(error)),
             }
         }
         let result = self.run_changes(changes);
-        for answer in accepted {
-            tell(answer, result.clone());
+        accepted.into_iter().for_each(|answer| tell(answer, result.clone()));
+    }
+
+    /// As [`apply`](Self::apply). When a source's transaction fails, those that it has queued behind it fail too, until
+    /// it resumes: their positions would pass over rows that are not there.
+    fn apply_in_order(&mut self, transaction: Transaction, changes: &mut Changes) -> Result<()> {
+        let sources: Vec<String> = transaction.progress.iter().map(|(source, _)| source.clone()).collect();
+        if let Some(error) = sources.iter().find_map(|s| self.stopped_sources.get(s)) {
+            return Err(error.clone());
         }
+        self.apply(transaction, changes).inspect_err(|error| self.stop_sources(sources, error))
+    }
+
+    fn stop_sources(&mut self, sources: impl IntoIterator<Item = String>, error: &Error) {
+        self.stopped_sources.extend(sources.into_iter().map(|s| (s, error.clone())));
     }
 
     /// Applies a transaction to the inputs, whole or not at all.
@@ -100,6 +122,7 @@ impl Core {
         let tick = self.tick + 1;
         if let Err(error) = self.journal_tick(tick, &progress, &by_input) {
             self.undo(by_input);
+            self.stop_sources(progress.into_iter().map(|(source, _)| source), &error);
             if let Some(error) = self.shared.durability.poisoned() {
                 self.shared.inbox.refuse(Some(error));
             }

@@ -173,3 +173,32 @@ fn an_error_of_a_row_is_an_error_of_the_views_that_lack_it() {
     }
     assert_eq!(db.rows("late"), ["6"]);
 }
+
+#[test]
+fn a_source_goes_on_from_what_was_applied() {
+    let mut db = Db::volatile();
+    let t = db.input("t", &[]);
+    let nobody = CollectionId(99);
+    let batch = |id, n: i64| Transaction {
+        changes: vec![insert(id, &[(n, "a", n)])],
+        progress: vec![("s".to_string(), n.to_be_bytes().to_vec())],
+    };
+    assert_eq!(db.engine.resume_source("s").unwrap(), None);
+    // Handed over without waiting: what follows the one that fails must not be applied either.
+    let receipts: Vec<_> = [(t, 1), (t, 2), (nobody, 3), (t, 4), (t, 5)]
+        .into_iter()
+        .map(|(id, n)| db.engine.submit(batch(id, n)))
+        .collect();
+    let applied: Vec<bool> = receipts.into_iter().map(|r| r.wait().is_ok()).collect();
+    assert_eq!(applied, [true, true, false, false, false]);
+    assert!(db.engine.submit(batch(t, 6)).wait().is_err());
+    let other = Transaction { progress: vec![("other".to_string(), vec![1])], ..batch(t, 100) };
+    db.engine.submit(other).wait().unwrap();
+    assert_eq!(db.engine.resume_source("s").unwrap(), Some(2i64.to_be_bytes().to_vec()));
+    for n in 3..6 {
+        drop(db.engine.submit(batch(t, n)));
+    }
+    // The position is that of the last one queued before, applied in the same tick or not.
+    assert_eq!(db.engine.resume_source("s").unwrap(), Some(5i64.to_be_bytes().to_vec()));
+    assert_eq!(db.rows("t"), ["1|a|1", "100|a|100", "2|a|2", "3|a|3", "4|a|4", "5|a|5"]);
+}
