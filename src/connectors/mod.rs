@@ -134,7 +134,7 @@ pub struct SourceContext {
     pub name: String,
     /// What it fills. Changes only by a restart of the source.
     pub outputs: Vec<SourceOutput>,
-    /// The position of the last durable batch; `None`: start as the options say.
+    /// The position of the last batch that was applied; `None`: start as the options say.
     pub resume: Option<Vec<u8>>,
     /// Where its batches go.
     pub feed: Arc<dyn Feed>,

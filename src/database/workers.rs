@@ -67,7 +67,7 @@ impl Workers {
             let context = SourceContext {
                 name: name.clone(),
                 outputs: outputs.clone(),
-                resume: engine.progress(&progress),
+                resume: engine.resume_source(&progress)?,
                 feed,
                 status: Arc::clone(&state),
                 stop: stop.clone(),

@@ -200,5 +200,5 @@ fn a_source_goes_on_from_what_was_applied() {
     }
     // The position is that of the last one queued before, applied in the same tick or not.
     assert_eq!(db.engine.resume_source("s").unwrap(), Some(5i64.to_be_bytes().to_vec()));
-    assert_eq!(db.rows("t"), ["1|a|1", "100|a|100", "2|a|2", "3|a|3", "4|a|4", "5|a|5"]);
+    assert_eq!(db.rows("t"), ["100|a|100", "1|a|1", "2|a|2", "3|a|3", "4|a|4", "5|a|5"]);
 }
