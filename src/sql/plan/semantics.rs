@@ -10,24 +10,25 @@ use datafusion::logical_expr::expr::{AggregateFunction, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Volatility};
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
 
 use crate::engine::plan::CollectionSource;
+use crate::engine::plan::optimize::analyse_by;
 use crate::error::{Error, SqlState};
 use crate::sql::functions::{arithmetic, cast};
 use crate::types::{SqlType, is_string};
 
 /// Makes a plan executable: types coerced, with PostgreSQL's semantics.
 pub(super) fn analyze(plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
-    let analyzer = Analyzer::with_rules(vec![
+    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 4] = [
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(BeforeCoercion),
         Arc::new(TypeCoercion::new()),
         Arc::new(AfterCoercion),
-    ]);
-    analyzer.execute_and_check(plan, config, |_, _| {})
+    ];
+    analyse_by(&rules, plan, config)
 }
 
 /// What must be decided by the types that were written: results of sums, averages and divisions; literals' types.
