@@ -7,6 +7,7 @@
 #[path = "common/fakesnow.rs"]
 mod fakesnow;
 #[path = "common/history.rs"]
+#[allow(dead_code)] // each test program uses a part of it
 mod history;
 
 use std::path::{Path, PathBuf};

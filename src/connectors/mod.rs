@@ -168,7 +168,8 @@ pub trait Memory: Send + Sync {
     fn put(&self, name: &str, value: &[u8]) -> Result<()>;
 }
 
-/// The tick a sink has certainly committed: [`Memory`] name, value 8 bytes big-endian. Kept by the sink, read at start-up.
+/// The tick a sink has certainly committed: [`Memory`] name, value 8 bytes big-endian; empty: none, the next start
+/// needs a snapshot. Kept by the sink, read at start-up.
 pub const MEMORY_COMMITTED: &str = "committed";
 /// The tick a sink is about to commit; written before the destination is asked. Same encoding.
 /// After a crash the destination's own record decides which of the two it is; history is kept for both.
