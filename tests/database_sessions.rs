@@ -303,3 +303,38 @@ fn objects_are_listed_described_and_dropped() {
     s.run("ALTER TABLE made RENAME TO named");
     assert_eq!(s.rows("SELECT a FROM named"), rows(&["1"]));
 }
+
+#[test]
+fn a_subscription_ends_when_what_it_reads_is_dropped() {
+    let db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let mut follower = db.session();
+    let thread = std::thread::spawn(move || follower.error("SUBSCRIBE (SELECT id FROM t WHERE id > 0)"));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while s.rows("SELECT count(*) FROM tidemill.subscriptions") != rows(&["1"]) {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    s.run("DROP TABLE t");
+    let e = thread.join().unwrap();
+    assert_eq!(e.sqlstate.0, "42P01", "{e}");
+    // Its identity is free in the engine, too: nothing of it was left.
+    assert_eq!(s.rows("SELECT count(*) FROM tidemill.subscriptions"), rows(&["0"]));
+    let names: Vec<String> = db.database.engine().stats().collections.into_iter().map(|c| c.name).collect();
+    assert_eq!(names, ["tidemill.errors"]);
+}
+
+#[test]
+fn a_broken_off_block_leaves_nothing() {
+    let db = Db::new();
+    let mut gone = db.session();
+    gone.run("BEGIN; CREATE TABLE made (id int); INSERT INTO made VALUES (1)");
+    drop(gone);
+    let mut s = db.session();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while s.rows("SELECT count(*) FROM tidemill.tables") != rows(&["0"]) {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

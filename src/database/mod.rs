@@ -117,6 +117,13 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    /// What [`Database::shutdown`] does, where nobody did it.
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Database").field("data_dir", &self.config.data_dir).finish_non_exhaustive()

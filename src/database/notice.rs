@@ -36,7 +36,7 @@ pub struct Notice {
 
 impl Notice {
     /// Something to know.
-    pub fn notice(message: impl Into<String>) -> Notice {
+    pub fn new(message: impl Into<String>) -> Notice {
         Notice {
             severity: Severity::Notice,
             sqlstate: "00000",

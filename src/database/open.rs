@@ -175,12 +175,12 @@ fn in_order(catalog: &Catalog) -> Vec<Arc<Entry>> {
     ordered
 }
 
+/// A sink, and what it follows when it goes on from a tick it knows of.
+type Resumed = (Arc<Entry>, Option<Arc<Followed>>);
+
 /// Subscribes every sink that has committed, or was about to, to what comes after; before the replay, which stops
 /// exactly at those ticks.
-fn follow_committed(
-    database: &Arc<Database>,
-    stops: &mut Vec<Tick>,
-) -> Result<Vec<(Arc<Entry>, Option<Arc<Followed>>)>> {
+fn follow_committed(database: &Arc<Database>, stops: &mut Vec<Tick>) -> Result<Vec<Resumed>> {
     let catalog = database.catalog();
     let mut sinks = Vec::new();
     for entry in catalog.entries() {
@@ -212,7 +212,7 @@ fn follow_committed(
     Ok(sinks)
 }
 
-fn set_to_work(database: &Arc<Database>, sinks: Vec<(Arc<Entry>, Option<Arc<Followed>>)>) {
+fn set_to_work(database: &Arc<Database>, sinks: Vec<Resumed>) {
     for (entry, followed) in sinks {
         let followed = match followed {
             Some(followed) => Ok(followed),

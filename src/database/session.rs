@@ -432,6 +432,25 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    /// A block whose client is gone is rolled back: what it has created goes.
+    fn drop(&mut self) {
+        let Some(transaction) = self.transaction.take() else { return };
+        if transaction.created.is_empty() {
+            return;
+        }
+        let database = Arc::clone(&self.database);
+        let undo = move || {
+            if let Err(error) = database.drop_created(transaction.created) {
+                tracing::warn!(%error, "what a broken-off transaction has created is still there");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("rollback".into()).spawn(undo) {
+            tracing::warn!(%error, "what a broken-off transaction has created is still there");
+        }
+    }
+}
+
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").field("options", &self.options).finish_non_exhaustive()

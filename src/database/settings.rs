@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result, SqlState};
 
 /// The version of PostgreSQL whose behaviour clients may count on.
-pub const SERVER_VERSION: &str = "16.6";
+pub const SERVER_VERSION: &str = "17.0";
 
 /// What values a setting takes.
 #[derive(Clone, Copy)]
@@ -49,8 +49,10 @@ const fn reported(name: &'static str, default: &'static str, kind: Kind, about: 
     Definition { name, default, kind, reported: true, about }
 }
 
-const ISOLATION: Kind =
-    Kind::OneOf(&["repeatable read", "serializable", "read committed", "read uncommitted"]);
+/// A transaction is always repeatable read, which is no less than the weaker levels promise.
+const ISOLATION: Kind = Kind::OneOf(&["repeatable read", "read committed", "read uncommitted"]);
+/// A time limit that is not enforced can only be none.
+const NEVER: Kind = Kind::OneOf(&["0"]);
 
 const DEFINITIONS: &[Definition] = &[
     reported("application_name", "", Kind::Text, "The client program's name."),
@@ -61,17 +63,17 @@ const DEFINITIONS: &[Definition] = &[
     setting("default_transaction_isolation", "repeatable read", ISOLATION, "Isolation of new transactions."),
     reported("default_transaction_read_only", "off", Kind::Bool, "Whether new transactions only read."),
     setting("extra_float_digits", "1", Kind::Integer(-15, 3), "Digits of floating-point output."),
-    setting("idle_in_transaction_session_timeout", "0", Kind::Milliseconds, "Not enforced; 0 is none."),
+    setting("idle_in_transaction_session_timeout", "0", NEVER, "Blocks are never ended for being idle."),
     reported("in_hot_standby", "off", Kind::Fixed, "Whether this is a standby."),
     reported("integer_datetimes", "on", Kind::Fixed, "Whether times are integers."),
     reported("IntervalStyle", "postgres", Kind::OneOf(&["postgres"]), "How intervals are written."),
-    setting("lock_timeout", "0", Kind::Milliseconds, "There are no locks to wait for; 0 is none."),
+    setting("lock_timeout", "0", NEVER, "There are no locks that are waited for long."),
     setting("max_identifier_length", "63", Kind::Fixed, "Length of identifiers."),
     setting("row_security", "off", Kind::Bool, "There are no row policies."),
     setting("search_path", "\"$user\", public", Kind::Text, "Where names without a schema are looked up."),
     reported("server_encoding", "UTF8", Kind::Fixed, "The server's character encoding."),
     reported("server_version", SERVER_VERSION, Kind::Fixed, "The PostgreSQL version that is spoken."),
-    setting("server_version_num", "160006", Kind::Fixed, "The same as a number."),
+    setting("server_version_num", "170000", Kind::Fixed, "The same as a number."),
     reported("session_authorization", "tidemill", Kind::Fixed, "The session's user."),
     reported("is_superuser", "on", Kind::Fixed, "Whether the user may do everything."),
     reported("standard_conforming_strings", "on", Kind::OneOf(&["on"]), "Backslashes in '…' are plain."),

@@ -46,9 +46,10 @@ impl Transaction {
         match &self.snapshot {
             Some(snapshot) => Arc::clone(snapshot),
             None => {
+                // Registered before it is taken, so that no commit between the two goes unnoticed.
+                self.reading = Some(database.writer.reading(database.engine.tick()));
                 let snapshot = database.engine.snapshot();
                 self.read_at = snapshot.tick;
-                self.reading = Some(database.writer.reading(snapshot.tick));
                 self.snapshot = Some(Arc::clone(&snapshot));
                 snapshot
             }
@@ -133,8 +134,6 @@ impl Transaction {
     /// # Errors
     /// 40001 when another transaction has changed the same rows since this one began.
     pub async fn commit(self, database: &Database) -> Result<Option<Tick>> {
-        let committed = database.writer.commit(self.lease, self.read_at, self.writes).await;
-        drop(self.reading);
-        committed
+        database.writer.commit(self.lease, self.read_at, self.reading, self.writes).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -11,8 +11,12 @@ use crate::database::store::Store;
 use crate::database::supervise::{EngineFeed, Followed, Worker};
 use crate::database::{Database, connect};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlState};
 use crate::sql::catalog::{Catalog, Entry, Object, ObjectId};
+use crate::world;
+
+/// How long a connector may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Everything at work, by its object.
 #[derive(Default)]
@@ -47,7 +51,7 @@ impl Workers {
         let Object::Source(source) = &entry.object else {
             return Err(Error::internal("what is started as a source is none"));
         };
-        self.stop(entry.id);
+        self.stop(entry.id)?;
         let status = self.status_of(entry.id);
         if source.paused {
             status.update(|s| s.state = "paused");
@@ -92,7 +96,7 @@ impl Workers {
         let Object::Sink(sink) = &entry.object else {
             return Err(Error::internal("what is started as a sink is none"));
         };
-        self.stop(entry.id);
+        self.stop(entry.id)?;
         let status = self.status_of(entry.id);
         if let Some(entry) = self.0.lock().get_mut(&entry.id) {
             entry.followed = Some(Arc::clone(&followed));
@@ -133,12 +137,25 @@ impl Workers {
         self.0.lock().get(&id)?.followed.clone()
     }
 
-    /// Stops a connector and waits for its thread. Whatever its batches are doing is done when this returns.
-    pub fn stop(&self, id: ObjectId) {
-        let worker = self.0.lock().get_mut(&id).and_then(|e| e.worker.take());
-        if let Some(mut worker) = worker {
-            worker.join(crate::world::instant() + std::time::Duration::from_secs(30));
+    /// Stops a connector and waits for its thread: none of its batches is on the way when this returns.
+    ///
+    /// # Errors
+    /// 55006 when it does not stop: a second one beside it would tell everything twice.
+    pub fn stop(&self, id: ObjectId) -> Result<()> {
+        let Some(mut worker) = self.0.lock().get_mut(&id).and_then(|e| e.worker.take()) else {
+            return Ok(());
+        };
+        if worker.join(world::instant() + STOP_TIMEOUT) {
+            return Ok(());
         }
+        let error = Error::new(
+            SqlState::OBJECT_IN_USE,
+            format!("connector \"{}\" has not stopped within {} s", worker.name(), STOP_TIMEOUT.as_secs()),
+        );
+        if let Some(entry) = self.0.lock().get_mut(&id) {
+            entry.worker = Some(worker);
+        }
+        Err(error)
     }
 
     /// Notes why an object is not at work.
@@ -149,9 +166,8 @@ impl Workers {
         });
     }
 
-    /// Stops a connector and forgets it.
+    /// Forgets a connector, which is told to stop.
     pub fn remove(&self, id: ObjectId) {
-        self.stop(id);
         if let Some(followed) = self.0.lock().remove(&id).and_then(|e| e.followed) {
             followed.end();
         }

@@ -23,6 +23,9 @@ use crate::world;
 /// How long a session may keep the lock between two statements of one string or pipeline.
 const IDLE_LEASE: Duration = Duration::from_millis(500);
 
+/// Changed rows that are remembered without looking whether anybody still asks.
+const CHANGED_MIN: usize = 10_000;
+
 /// The one place that writes tables.
 pub(crate) struct Writer {
     engine: Engine,
@@ -38,6 +41,8 @@ pub(crate) struct State {
     keys: HashMap<CollectionId, HashSet<Box<[u8]>>>,
     /// When rows were last changed, as far as an open transaction can ask.
     changed: HashMap<CollectionId, HashMap<Box<[u8]>, Tick>>,
+    /// How many of these are looked through for what can be forgotten.
+    forget_at: usize,
 }
 
 impl State {
@@ -151,6 +156,7 @@ impl Writer {
         &self,
         lease: Option<Lease>,
         read_at: Tick,
+        reading: Option<Reading>,
         writes: Vec<WriteSet>,
     ) -> Result<Option<Tick>> {
         if writes.iter().all(|w| w.deltas.is_empty()) {
@@ -164,10 +170,12 @@ impl Writer {
                 None => state.lock_owned().await,
             };
             check_conflicts(&guard, read_at, &writes)?;
-            let changes = writes
-                .iter()
-                .flat_map(|w| w.deltas.iter().map(|d| (w.table.id, InputChange::Delta(d.clone()))))
-                .collect();
+            // Checked, and the lock is held: from here on nobody has to remember anything for this transaction.
+            drop(reading);
+            let mut changes = Vec::with_capacity(writes.len());
+            for w in writes.iter().filter(|w| !w.deltas.is_empty()) {
+                changes.push((w.table.id, InputChange::Delta(Delta::concat(&w.table.schema, &w.deltas)?)));
+            }
             let transaction = Transaction { changes, progress: Vec::new() };
             let submit = {
                 let engine = engine.clone();
@@ -185,8 +193,8 @@ impl Writer {
                     return Err(error);
                 }
             };
-            let others_read = open.lock().keys().next().is_some_and(|first| *first < tick);
-            remember(&mut guard, &writes, tick, others_read);
+            let oldest = open.lock().keys().next().copied();
+            remember(&mut guard, &writes, tick, oldest);
             drop(guard);
             tokio::task::spawn_blocking(move || engine.wait_durable(tick)).await.map_err(lost)??;
             Ok(Some(tick))
@@ -220,7 +228,9 @@ fn check_conflicts(state: &State, read_at: Tick, writes: &[WriteSet]) -> Result<
     Ok(())
 }
 
-fn remember(state: &mut State, writes: &[WriteSet], tick: Tick, others_read: bool) {
+/// Notes what a commit has changed: which keys exist, and what transactions that read before it must not touch.
+fn remember(state: &mut State, writes: &[WriteSet], tick: Tick, oldest: Option<Tick>) {
+    let others_read = oldest.is_some_and(|oldest| oldest < tick);
     if !others_read {
         state.changed.clear();
     }
@@ -238,6 +248,16 @@ fn remember(state: &mut State, writes: &[WriteSet], tick: Tick, others_read: boo
             let changed = state.changed.entry(w.table.id).or_default();
             changed.extend(w.touched().map(|key| (Box::from(key), tick)));
         }
+    }
+    // What every open transaction has seen already is forgotten whenever the memory has doubled.
+    let remembered: usize = state.changed.values().map(HashMap::len).sum();
+    if remembered > state.forget_at {
+        let oldest = oldest.unwrap_or(tick);
+        for changed in state.changed.values_mut() {
+            changed.retain(|_, tick| *tick > oldest);
+        }
+        let left: usize = state.changed.values().map(HashMap::len).sum();
+        state.forget_at = (left * 2).max(CHANGED_MIN);
     }
 }
 

@@ -18,7 +18,7 @@ impl Database {
                     && (e.sqlstate == SqlState::UNDEFINED_TABLE
                         || e.sqlstate == SqlState::UNDEFINED_OBJECT) =>
             {
-                notices.push(Notice::notice(format!("{}, skipping", e.message)));
+                notices.push(Notice::new(format!("{}, skipping", e.message)));
                 return Ok(notices);
             }
             Err(e) => return Err(e),
@@ -46,7 +46,8 @@ impl Database {
         Ok(notices)
     }
 
-    fn pause_or_resume(&self, entry: &Entry) -> Result<()> {
+    /// Sets a source or sink to work again, or to rest, as its entry says.
+    pub(crate) fn pause_or_resume(&self, entry: &Entry) -> Result<()> {
         match &entry.object {
             Object::Source(_) => self.start_source(entry),
             Object::Sink(_) => match self.workers.followed(entry.id) {

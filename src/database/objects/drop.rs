@@ -21,7 +21,7 @@ fn named(catalog: &Catalog, drop: &Drop, notices: &mut Vec<Notice>) -> Result<Ve
                     && (e.sqlstate == SqlState::UNDEFINED_TABLE
                         || e.sqlstate == SqlState::UNDEFINED_OBJECT) =>
             {
-                notices.push(Notice::notice(format!("{}, skipping", e.message)));
+                notices.push(Notice::new(format!("{}, skipping", e.message)));
             }
             Err(e) => return Err(e),
         }
@@ -33,9 +33,9 @@ fn cascade_notice(order: &DropOrder) -> Option<Notice> {
     let what = |e: &Arc<Entry>| format!("drop cascades to {} {}", e.kind().noun(), e.name);
     match &order.cascaded[..] {
         [] => None,
-        [one] => Some(Notice::notice(what(one))),
+        [one] => Some(Notice::new(what(one))),
         several => {
-            let mut notice = Notice::notice(format!("drop cascades to {} other objects", several.len()));
+            let mut notice = Notice::new(format!("drop cascades to {} other objects", several.len()));
             notice.detail = Some(several.iter().map(what).collect::<Vec<_>>().join("\n"));
             Some(notice)
         }
@@ -51,13 +51,21 @@ impl Database {
         Ok(notices)
     }
 
+    /// Drops what a transaction has created and what has come to depend on it.
+    pub(crate) fn drop_created(&self, created: Vec<ObjectId>) -> Result<()> {
+        let catalog = self.catalog();
+        let there: Vec<_> = created.into_iter().filter(|id| catalog.get(*id).is_some()).collect();
+        self.drop_ids(&there, true).map(|_| ())
+    }
+
     /// Drops objects by identity. Blocks until connectors have stopped.
     pub(crate) fn drop_ids(&self, ids: &[ObjectId], cascade: bool) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         if ids.is_empty() {
             return Ok(notices);
         }
-        let (order, noted) = self.change_catalog(|catalog, batch| {
+        let mut stopped = Vec::new();
+        let dropped = self.change_catalog(|catalog, batch| {
             let order = catalog.drop_order(ids, cascade)?;
             let mut noted = Vec::new();
             for entry in &order.all {
@@ -73,14 +81,27 @@ impl Database {
             }
             // Connectors write through the catalog's objects: they stop before these go.
             for entry in &order.all {
-                self.workers.stop(entry.id);
+                self.workers.stop(entry.id)?;
+                stopped.push(Arc::clone(entry));
             }
             for entry in &order.all {
                 batch.remove(entry.id.0);
                 catalog.remove(entry.id);
             }
             Ok((order, noted))
-        })?;
+        });
+        let (order, noted) = match dropped {
+            Ok(dropped) => dropped,
+            Err(error) => {
+                // Nothing was dropped: what was stopped for it goes on.
+                for entry in stopped {
+                    if let Err(error) = self.pause_or_resume(&entry) {
+                        self.workers.fail(entry.id, &error);
+                    }
+                }
+                return Err(error);
+            }
+        };
         notices.extend(cascade_notice(&order));
         self.after_drop(&order.all);
         for (entry, json) in noted {

@@ -65,7 +65,8 @@ impl Database {
 
     /// Takes collections of the engine away that no catalog entry stands for.
     pub(crate) fn discard(&self, ids: &[ObjectId]) {
-        let collections: Vec<_> = ids.iter().map(|id| id.collection()).collect();
+        let mut collections: Vec<_> = ids.iter().map(|id| id.collection()).collect();
+        collections.extend(self.subscriptions.take_readers(&collections));
         if let Err(error) = self.engine.drop_collections(&collections) {
             tracing::warn!(?collections, %error, "collections could not be dropped; they go with the process");
         }
@@ -104,7 +105,7 @@ pub(crate) fn claim(
             if if_not_exists
                 && (e.sqlstate == SqlState::DUPLICATE_TABLE || e.sqlstate == SqlState::DUPLICATE_OBJECT) =>
         {
-            let mut notice = Notice::notice(format!("{}, skipping", e.message));
+            let mut notice = Notice::new(format!("{}, skipping", e.message));
             notice.sqlstate = e.sqlstate.0;
             notices.push(notice);
             Ok(None)

@@ -3,17 +3,20 @@
 //! They take effect at once. In a block, objects can be created: they are there for everybody from then on, and are
 //! dropped again when the block is rolled back. What changes or drops objects cannot be undone, and is refused there.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::TryStreamExt;
 
 use crate::database::objects::{claim, table};
-use crate::database::{Notice, Outcome, Session, open};
+use crate::database::{Database, Notice, Outcome, Session, open};
 use crate::engine::{Delta, InputChange, Transaction};
 use crate::error::{Error, Result, SqlState};
-use crate::sql::Name;
 use crate::sql::ast::{
     Alter, AlterChange, Comment, CreateTable, Drop, ObjectKind, Parsed, Query, Statement, TableBody,
 };
 use crate::sql::catalog::{Column, Entry, Object, ObjectId, Table};
+use crate::sql::{Catalog, Name};
 
 /// What a statement creates.
 fn created(statement: &Statement) -> Option<(ObjectKind, Option<&Name>, bool)> {
@@ -28,6 +31,26 @@ fn created(statement: &Statement) -> Option<(ObjectKind, Option<&Name>, bool)> {
         Statement::CreateSink(c) => (ObjectKind::Sink, Some(&c.name), false),
         _ => return None,
     })
+}
+
+/// What a statement has created, by what there was before it.
+fn new_objects(now: &Catalog, before: &Catalog, kind: ObjectKind, name: Option<&Name>) -> Vec<ObjectId> {
+    let new = match name {
+        Some(name) => now.find(kind, name).map(|e| e.id),
+        // An index that chose its name itself is the newest one.
+        None => now.of_kind(kind).iter().map(|e| e.id).max(),
+    };
+    new.into_iter().filter(|id| before.get(*id).is_none()).collect()
+}
+
+/// Set when it is dropped: nobody waits for the work any more.
+#[derive(Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl std::ops::Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Session {
@@ -56,7 +79,7 @@ impl Session {
         }
         let (statement, text) = (parsed.statement.clone(), parsed.text.clone());
         let owner = self.options.user.clone();
-        let work = move |db: &std::sync::Arc<crate::database::Database>| match &statement {
+        let work = move |db: &Arc<Database>| match &statement {
             Statement::CreateSecret(c) => db.create_secret(&owner, c),
             Statement::CreateConnection(c) => db.create_connection(&owner, c),
             Statement::CreateSource(c) => db.create_source(&owner, c),
@@ -76,22 +99,29 @@ impl Session {
             Statement::CreateSink(c) => db.create_sink(&owner, c),
             _ => Err(Error::internal("a statement that creates nothing")),
         };
-        let notices = self.database.blocking(work).await?;
+        // A statement that is stopped leaves its work running; what comes of it is taken away again.
+        let abandoned = Abandoned::default();
+        let (flag, named, known) = (Arc::clone(&abandoned.0), name.cloned(), Arc::clone(&before));
+        let notices = self
+            .database
+            .blocking(move |db| {
+                let notices = work(db)?;
+                if flag.load(Ordering::Acquire) {
+                    let new = new_objects(&db.catalog(), &known, kind, named.as_ref());
+                    db.drop_created(new)?;
+                }
+                Ok(notices)
+            })
+            .await?;
         self.remember_created(&before, kind, name);
         Ok(Outcome::Done { tag, notices })
     }
 
     /// In a block, notes what a statement has created, and lets the block see it.
-    fn remember_created(&mut self, before: &crate::sql::Catalog, kind: ObjectKind, name: Option<&Name>) {
+    fn remember_created(&mut self, before: &Catalog, kind: ObjectKind, name: Option<&Name>) {
         let Some(transaction) = self.transaction.as_mut() else { return };
         if transaction.block {
-            let catalog = self.database.catalog();
-            let new: Vec<ObjectId> = match name {
-                Some(name) => catalog.find(kind, name).map(|e| e.id).into_iter().collect(),
-                // An index that chose its name itself is the newest one.
-                None => catalog.of_kind(kind).iter().map(|e| e.id).max().into_iter().collect(),
-            };
-            transaction.created.extend(new.into_iter().filter(|id| before.get(*id).is_none()));
+            transaction.created.extend(new_objects(&self.database.catalog(), before, kind, name));
         }
         transaction.refresh(&self.database);
     }

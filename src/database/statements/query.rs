@@ -11,6 +11,7 @@ use futures::StreamExt;
 
 use crate::database::statements::Params;
 use crate::database::{CopyFormat, Outcome, Session, pg_catalog};
+use crate::engine::plan::collections;
 use crate::engine::serve;
 use crate::error::{Error, Result};
 use crate::sql::ast::Query;
@@ -57,6 +58,7 @@ impl Session {
 
     /// Runs a plan over the transaction's tick and its own writes.
     pub(crate) async fn start(&mut self, plan: LogicalPlan) -> Result<SendableRecordBatchStream> {
+        self.check_built(&plan)?;
         let transaction =
             self.transaction.as_mut().ok_or_else(|| Error::internal("a read outside of a transaction"))?;
         let snapshot = transaction.snapshot(&self.database);
@@ -65,6 +67,25 @@ impl Session {
         // now() is the time at which the statement began.
         state.mark_start_execution();
         serve::execute(bound, &state).await
+    }
+
+    /// A view that could not be built when the database was opened says why.
+    fn check_built(&self, plan: &LogicalPlan) -> Result<()> {
+        let failed = self.database.failed.lock();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        for id in collections(plan) {
+            if let Some(error) = failed.get(&id.into()) {
+                let mut error = error.clone();
+                error.position = None;
+                let why = "The view could not be built when the database was opened.";
+                error.detail =
+                    Some(error.detail.map_or_else(|| why.to_string(), |detail| format!("{detail} {why}")));
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// The rows of a query, under PostgreSQL's column names.

@@ -15,6 +15,7 @@ use futures::stream;
 
 use crate::database::system::Following;
 use crate::database::{CopyFormat, Database, Outcome, Session};
+use crate::engine::plan::collections;
 use crate::engine::{CollectionId, Delta, SubscribeFrom, Subscription, Tick, ViewSpec};
 use crate::error::{Error, Result};
 use crate::sql::ast::{Subscribe, SubscribeTo};
@@ -41,6 +42,10 @@ struct OwnView {
 impl Drop for OwnView {
     fn drop(&mut self) {
         let (database, id) = (Arc::clone(&self.database), self.id);
+        if !database.subscriptions.disown(id.collection()) {
+            // It went with what it read.
+            return;
+        }
         // Dropping waits for the tick in hand, which an async thread must not.
         if std::thread::Builder::new()
             .name("unsubscribe".into())
@@ -230,7 +235,9 @@ impl Target {
                 let (plan, schema) = *query;
                 let id = database.new_id()?;
                 let name = format!("subscription {}", id.0);
+                let reads = collections(&plan);
                 database.engine.create_view(ViewSpec { id: id.collection(), name, schema, plan })?;
+                database.subscriptions.own(id.collection(), reads);
                 Ok((id.collection(), Some(OwnView { database: Arc::clone(database), id })))
             }
         }

@@ -66,11 +66,7 @@ impl Session {
         if created.is_empty() {
             return;
         }
-        let undone = self.database.blocking(move |db| {
-            let catalog = db.catalog();
-            let there: Vec<_> = created.into_iter().filter(|id| catalog.get(*id).is_some()).collect();
-            db.drop_ids(&there, true)
-        });
+        let undone = self.database.blocking(move |db| db.drop_created(created));
         if let Err(error) = undone.await {
             let message = format!("what the transaction has created could not be dropped again: {error}");
             self.notices.push(Notice::warning(error.sqlstate.0, message));

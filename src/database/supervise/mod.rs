@@ -81,6 +81,11 @@ impl Worker {
         Ok(Worker { name: name.to_string(), stop, thread: Some(thread) })
     }
 
+    /// Its object's name when it was started.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Asks it to stop, without waiting.
     pub fn ask_to_stop(&self) {
         self.stop.stop();

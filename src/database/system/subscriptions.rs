@@ -1,6 +1,6 @@
 //! `tidemill.subscriptions`: who follows what, and how far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::database::Database;
 use crate::database::system::cells::Kind;
 use crate::database::system::{Cell, Column, Definition};
-use crate::engine::Tick;
+use crate::engine::{CollectionId, Tick};
 use crate::error::Result;
 use crate::world;
 
@@ -33,6 +33,8 @@ pub(crate) struct Subscriptions(Mutex<State>);
 struct State {
     next: u64,
     open: BTreeMap<u64, Entry>,
+    /// Views that exist only for their subscribers, and what they read.
+    views: HashMap<CollectionId, Vec<CollectionId>>,
 }
 
 struct Entry {
@@ -58,6 +60,33 @@ impl Subscriptions {
         let (relation, user) = (relation.to_string(), user.to_string());
         state.open.insert(id, Entry { relation, user, since: world::now_micros(), tick, rows: 0 });
         Following { id, all: Arc::clone(self) }
+    }
+}
+
+impl Subscriptions {
+    /// Notes a view that exists only for its subscriber.
+    pub fn own(&self, view: CollectionId, reads: Vec<CollectionId>) {
+        self.0.lock().views.insert(view, reads);
+    }
+
+    /// Forgets a subscriber's view; says whether it was still there.
+    pub fn disown(&self, view: CollectionId) -> bool {
+        self.0.lock().views.remove(&view).is_some()
+    }
+
+    /// Takes out the subscribers' views that read any of these: they go with them, and their subscriptions end.
+    pub fn take_readers(&self, of: &[CollectionId]) -> Vec<CollectionId> {
+        let mut state = self.0.lock();
+        let gone: Vec<CollectionId> = state
+            .views
+            .iter()
+            .filter(|(_, reads)| reads.iter().any(|id| of.contains(id)))
+            .map(|(view, _)| *view)
+            .collect();
+        for view in &gone {
+            state.views.remove(view);
+        }
+        gone
     }
 }
 

@@ -1,0 +1,95 @@
+//! A sink over a session: it follows, pauses, resumes, goes on after a restart, and its leavings go when it is dropped.
+
+mod database;
+
+use std::path::Path;
+
+use database::{Db, rows};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+/// The rows of a table directory of the FILES sink, as (key, n), in order.
+fn files(dir: &Path) -> Vec<(String, i64)> {
+    use arrow::array::AsArray;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "parquet") {
+            continue;
+        }
+        let file = std::fs::File::open(path).unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            let key = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+            let n = arrow::compute::cast(batch.column(1), &arrow::datatypes::DataType::Int64).unwrap();
+            let n = n.as_primitive::<arrow::datatypes::Int64Type>();
+            let key = key.as_string::<i32>();
+            found.extend((0..batch.num_rows()).map(|i| (key.value(i).to_string(), n.value(i))));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn expected(rows: &[(&str, i64)]) -> Vec<(String, i64)> {
+    rows.iter().map(|(k, n)| (k.to_string(), *n)).collect()
+}
+
+#[test]
+fn a_sink_follows_pauses_resumes_and_survives() {
+    let out = tempfile::tempdir().unwrap();
+    let mut db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY, k text)");
+    s.run("CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS n FROM t GROUP BY k");
+    s.run(&format!("CREATE CONNECTION w TO OBJECT STORE (url = 'file://{}')", out.path().display()));
+    s.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    s.run("CREATE SINK s FROM v INTO FILES CONNECTION w (table = 'v') KEY (k) FORMAT PARQUET WITH (commit_interval = '100 ms')");
+    let wait = "WAIT FOR SINK s TIMEOUT '30 s'";
+    s.run(wait);
+    let table = out.path().join("v");
+    assert_eq!(files(&table), expected(&[("a", 1), ("b", 1)]));
+    s.run("INSERT INTO t VALUES (3, 'a'); DELETE FROM t WHERE id = 2");
+    s.run(wait);
+    assert_eq!(files(&table), expected(&[("a", 2)]));
+    s.run("ALTER SINK s PAUSE");
+    s.run("INSERT INTO t VALUES (4, 'c')");
+    assert_eq!(s.error("WAIT FOR SINK s TIMEOUT '300 ms'").sqlstate.0, "57014");
+    assert_eq!(s.rows("SELECT status FROM tidemill.sinks"), rows(&["paused"]));
+    // Paused it stays, and what it has not committed waits for it, over a restart as well.
+    drop(s);
+    db = db.reopen(false);
+    let mut s = db.session();
+    assert_eq!(s.rows("SELECT status FROM tidemill.sinks"), rows(&["paused"]));
+    s.run("INSERT INTO t VALUES (5, 'c')");
+    s.run("ALTER SINK s RESUME");
+    s.run(wait);
+    assert_eq!(files(&table), expected(&[("a", 2), ("c", 2)]));
+    assert_eq!(s.rows("SELECT status, error FROM tidemill.sinks"), rows(&["running|NULL"]));
+    assert_eq!(s.error("DROP MATERIALIZED VIEW v").sqlstate.0, "2BP01");
+    assert_eq!(s.error("DROP CONNECTION w").sqlstate.0, "2BP01");
+    s.run("DROP SINK s");
+    s.run("DROP MATERIALIZED VIEW v");
+    s.run("DROP CONNECTION w");
+    assert_eq!(files(&table), expected(&[("a", 2), ("c", 2)]), "the target is the user's");
+}
+
+#[test]
+fn what_a_sink_cannot_be_is_refused_before_it_exists() {
+    let db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY); CREATE VIEW v AS SELECT * FROM t");
+    let create = |from: &str, rest: &str| format!("CREATE SINK s FROM {from} INTO {rest}");
+    let files = "FILES (url = 'file:///nowhere', table = 'x')";
+    assert_eq!(s.error(&create("v", files)).sqlstate.0, "42809");
+    assert_eq!(s.error(&create("nope", files)).sqlstate.0, "42P01");
+    assert_eq!(
+        s.error(&create("t", "FILES (url = 'file:///nowhere', table = 'x', speed = 9)")).sqlstate.0,
+        "22023"
+    );
+    assert_eq!(
+        s.error(&create("t", "FILES (url = 'file:///nowhere', table = 'x') KEY (other)")).sqlstate.0,
+        "42703"
+    );
+    assert_eq!(s.error("CREATE CONNECTION c TO MQTT (url = 'x')").sqlstate.0, "0A000");
+    assert_eq!(s.rows("SELECT count(*) FROM tidemill.sinks"), rows(&["0"]));
+}
