@@ -23,6 +23,8 @@ impl SqlState {
     pub const NUMERIC_VALUE_OUT_OF_RANGE: SqlState = SqlState("22003");
     pub const INVALID_DATETIME_FORMAT: SqlState = SqlState("22007");
     pub const DIVISION_BY_ZERO: SqlState = SqlState("22012");
+    pub const INVALID_LIMIT: SqlState = SqlState("2201W");
+    pub const INVALID_OFFSET: SqlState = SqlState("2201X");
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
     pub const INVALID_TEXT_REPRESENTATION: SqlState = SqlState("22P02");
     pub const BAD_COPY_FILE_FORMAT: SqlState = SqlState("22P04");
@@ -50,6 +52,7 @@ impl SqlState {
     pub const DATATYPE_MISMATCH: SqlState = SqlState("42804");
     pub const WRONG_OBJECT_TYPE: SqlState = SqlState("42809");
     pub const UNDEFINED_FUNCTION: SqlState = SqlState("42883");
+    pub const WINDOWING_ERROR: SqlState = SqlState("42P20");
     pub const UNDEFINED_TABLE: SqlState = SqlState("42P01");
     pub const UNDEFINED_PARAMETER: SqlState = SqlState("42P02");
     pub const DUPLICATE_TABLE: SqlState = SqlState("42P07");
@@ -177,6 +180,13 @@ impl From<datafusion::error::DataFusionError> for Error {
                     | SchemaError::DuplicateUnqualifiedField { .. } => SqlState::DUPLICATE_COLUMN,
                 };
                 Error::new(state, e.to_string())
+            }
+            // The value of a parameter is known only when the statement runs.
+            D::Plan(m) if m.starts_with("LIMIT must be") => {
+                Error::new(SqlState::INVALID_LIMIT, "LIMIT must not be negative")
+            }
+            D::Plan(m) if m.starts_with("OFFSET must be") => {
+                Error::new(SqlState::INVALID_OFFSET, "OFFSET must not be negative")
             }
             D::Plan(m) | D::Configuration(m) => Error::new(SqlState::SYNTAX_ERROR, m),
             D::Execution(m) => Error::new(SqlState::DATA_EXCEPTION, m),

@@ -77,7 +77,9 @@ fn grouping_sets(plan: LogicalPlan) -> Planned<Transformed<LogicalPlan>> {
         let mut grouped = columns[..groups].iter();
         let mut exprs = Vec::with_capacity(fields.len());
         for (i, used) in used.iter().enumerate() {
-            let value = match grouped.next().filter(|_| *used) {
+            // Only a used key takes one of the grouped columns.
+            let column = if *used { grouped.next() } else { None };
+            let value = match column {
                 Some(column) => Expr::Column(column.clone()),
                 None => lit(ScalarValue::try_from(fields[i].data_type())?),
             };

@@ -200,10 +200,11 @@ impl JsonFunction {
             }
             _ => {
                 let mut out = StringViewBuilder::with_capacity(rows);
+                let jsonb = fields.first().is_some_and(|f| SqlType::of(f) == SqlType::Jsonb);
                 for row in 0..rows {
                     match documents.is_null(row) {
                         true => out.append_null(),
-                        false => self.take(documents.value(row), &arrays[1..], row, &mut out)?,
+                        false => self.take(documents.value(row), &arrays[1..], row, jsonb, &mut out)?,
                     }
                 }
                 Ok(Arc::new(out.finish()))
@@ -217,6 +218,7 @@ impl JsonFunction {
         document: &str,
         args: &[ArrayRef],
         row: usize,
+        scalar_is_array: bool,
         out: &mut StringViewBuilder,
     ) -> crate::Result<()> {
         let part = match self.kind {
@@ -231,7 +233,7 @@ impl JsonFunction {
                 };
                 path.iter().try_fold(document, |at, step| scan::step(at, step))
             }
-            _ => args.first().and_then(|key| select(document, key, row)),
+            _ => args.first().and_then(|key| select(document, key, row, scalar_is_array)),
         };
         let as_text = matches!(self.kind, Kind::GetText | Kind::PathText);
         match part {
@@ -334,14 +336,19 @@ fn json_value(field: &FieldRef, array: &dyn Array, row: usize) -> crate::Result<
     })
 }
 
-/// The member or element that a key names.
-fn select<'a>(document: &'a str, key: &ArrayRef, row: usize) -> Option<&'a str> {
+/// The member or element that a key names. PostgreSQL stores a `jsonb` scalar as an array of one element, and its
+/// `->` and `->>` show it: `scalar_is_array`.
+fn select<'a>(document: &'a str, key: &ArrayRef, row: usize, scalar_is_array: bool) -> Option<&'a str> {
     if key.is_null(row) {
         return None;
     }
     if key.data_type().is_integer() {
         let index = arrow::compute::cast(&key.slice(row, 1), &DataType::Int64).ok()?;
-        return scan::element(document, index.as_primitive::<arrow::datatypes::Int64Type>().value(0));
+        let index = index.as_primitive::<arrow::datatypes::Int64Type>().value(0);
+        if scalar_is_array && !document.trim_start().starts_with(['{', '[']) {
+            return matches!(index, 0 | -1).then_some(document);
+        }
+        return scan::element(document, index);
     }
     let name = text_at(key, row).ok()?;
     scan::member(document, &name)

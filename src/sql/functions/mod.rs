@@ -3,6 +3,7 @@
 pub mod arithmetic;
 pub mod cast;
 pub mod json;
+pub mod length;
 pub mod series;
 pub mod session;
 mod text;
@@ -51,7 +52,11 @@ impl Functions {
 
     fn build() -> Functions {
         let mut scalar = HashMap::new();
-        let ours = session::functions().into_iter().chain(json::functions()).chain(text::functions());
+        let ours = session::functions()
+            .into_iter()
+            .chain(json::functions())
+            .chain(text::functions())
+            .chain([length::array_length()]);
         for function in SessionStateDefaults::default_scalar_functions().into_iter().chain(ours) {
             for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str))
             {

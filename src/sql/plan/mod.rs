@@ -14,6 +14,7 @@ mod naming;
 mod output;
 mod rewrite;
 mod semantics;
+mod set_operations;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -200,8 +201,10 @@ impl<'a> Planner<'a> {
         let mut context = PlannerContext::new().with_prepare_param_data_types(declared.clone());
         let plan = SqlToRel::new(&resolver)
             .sql_statement_to_plan_with_context(sql::Statement::Query(Box::new(query)), &mut context)?;
+        let plan = set_operations::keep_multiplicities(plan)?;
         let plan = semantics::analyze(plan, resolver.config())?;
         Ok((|| {
+            semantics::check_conditions(&plan)?;
             if purpose == Purpose::MaterializedView {
                 semantics::check_maintainable(&plan)?;
             }

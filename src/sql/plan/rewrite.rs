@@ -5,12 +5,13 @@
 
 use std::ops::ControlFlow;
 
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, FieldRef};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Distinct, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
-    ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
-    TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor,
+    VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::naming;
@@ -121,6 +122,11 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
         naming::name_items(select);
+        for window in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(spec) = &mut window.1 {
+                frame_offsets(spec).for_each(keep_literal);
+            }
+        }
         if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
             exprs.iter_mut().for_each(keep_literal);
         }
@@ -129,6 +135,15 @@ impl VisitorMut for Rewriter {
         }
         if select.into.is_some() {
             return ControlFlow::Break(Error::unsupported("SELECT INTO"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> Flow {
+        for window in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(spec) = &mut window.1 {
+                restore_frame(spec);
+            }
         }
         ControlFlow::Continue(())
     }
@@ -163,7 +178,43 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
         type_number(expr);
+        if let Expr::Function(Function { over: Some(WindowType::WindowSpec(spec)), .. }) = expr {
+            restore_frame(spec);
+        }
         ControlFlow::Continue(())
+    }
+}
+
+/// The offsets of a window's frame.
+fn frame_offsets(spec: &mut WindowSpec) -> impl Iterator<Item = &mut Expr> {
+    let frame = spec.window_frame.iter_mut();
+    frame.flat_map(|f| std::iter::once(&mut f.start_bound).chain(&mut f.end_bound)).filter_map(|bound| {
+        match bound {
+            WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset)) => {
+                Some(offset.as_mut())
+            }
+            _ => None,
+        }
+    })
+}
+
+/// Frame offsets as DataFusion wants them: numbers without a flag, intervals that are no casts.
+fn restore_frame(spec: &mut WindowSpec) {
+    for offset in frame_offsets(spec) {
+        match offset {
+            Expr::Value(ValueWithSpan { value: Value::Number(_, kept), .. }) => *kept = false,
+            Expr::Cast { expr, data_type: DataType::Interval { .. }, .. } => {
+                let value = Box::new(std::mem::replace(expr.as_mut(), Expr::Value(Value::Null.into())));
+                *offset = Expr::Interval(Interval {
+                    value,
+                    leading_field: None,
+                    leading_precision: None,
+                    last_field: None,
+                    fractional_seconds_precision: None,
+                });
+            }
+            _ => {}
+        }
     }
 }
 
@@ -279,12 +330,21 @@ fn keep_literal(expr: &mut Expr) {
 /// An integer literal is an `integer` when it fits, a `bigint` when that fits, else `numeric`, as in PostgreSQL.
 fn type_number(expr: &mut Expr) {
     let Expr::Value(ValueWithSpan { value: Value::Number(text, kept), .. }) = expr else { return };
-    if *kept {
+    let exponent = text.contains(['e', 'E']) && !text.starts_with("0x") && !text.starts_with("0X");
+    if *kept && !exponent {
         return;
     }
     *kept = true;
     let digits: String = text.chars().filter(|c| *c != '_').collect();
-    if digits.bytes().all(|b| b.is_ascii_digit()) {
+    if exponent {
+        match without_exponent(&digits) {
+            Some(plain) => *text = plain,
+            None => {
+                let literal = Expr::Value(Value::SingleQuotedString(digits).into());
+                *expr = cast(literal, DataType::DoublePrecision);
+            }
+        }
+    } else if digits.bytes().all(|b| b.is_ascii_digit()) {
         let data_type = if digits.parse::<i32>().is_ok() {
             DataType::Integer(None)
         } else if digits.parse::<i64>().is_ok() {
@@ -294,25 +354,25 @@ fn type_number(expr: &mut Expr) {
         };
         let literal = std::mem::replace(expr, Expr::Value(Value::Null.into()));
         *expr = cast(literal, data_type);
-    } else if let Some(plain) = without_exponent(&digits) {
-        *text = plain;
     }
 }
 
-/// `1.5e3` as `1500.`: DataFusion would give it a negative scale. `None` when it has no exponent or too large a one.
+/// `1.5e3` as `1500.0`: DataFusion would give it a negative scale. `None` when it does not fit the widest `numeric`.
 fn without_exponent(number: &str) -> Option<String> {
     let (mantissa, exponent) = number.split_once(['e', 'E'])?;
     let exponent: i32 = exponent.parse().ok().filter(|e: &i32| e.abs() <= 38)?;
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{whole}{fraction}");
     let point = whole.len() as i32 + exponent;
-    Some(if point <= 0 {
+    let plain = if point <= 0 {
         format!("0.{}{digits}", "0".repeat(point.unsigned_abs() as usize))
     } else if (point as usize) >= digits.len() {
         format!("{digits}{}.0", "0".repeat(point as usize - digits.len()))
     } else {
         format!("{}.{}", &digits[..point as usize], &digits[point as usize..])
-    })
+    };
+    let width = plain.trim_start_matches('0').bytes().filter(u8::is_ascii_digit).count();
+    (width <= usize::from(DECIMAL128_MAX_PRECISION)).then_some(plain)
 }
 
 fn prepare_expr(expr: &mut Expr) -> Result<()> {
@@ -407,6 +467,9 @@ fn prepare_function(function: &mut Function) -> Result<()> {
     // `pg_catalog.f` is `f`.
     if function.name.0.len() == 2 && function.name.0[0].as_ident().is_some_and(|i| fold(i) == "pg_catalog") {
         function.name.0.remove(0);
+    }
+    if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
+        frame_offsets(spec).for_each(keep_literal);
     }
     let name = function.name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
     if !TYPED_BY_ARGUMENTS.contains(&name.as_str())
@@ -507,8 +570,26 @@ mod tests {
         assert_eq!(rewritten("1.5e3"), "1500.0");
         assert_eq!(rewritten("15e-1"), "1.5");
         assert_eq!(rewritten("1e-3"), "0.001");
+        assert_eq!(rewritten("1e37"), format!("1{}.0", "0".repeat(37)));
+        assert_eq!(rewritten("1e300"), "'1e300'::DOUBLE PRECISION");
+        assert_eq!(rewritten("abs(1e300)"), "abs('1e300'::DOUBLE PRECISION)");
+        assert_eq!(rewritten("1e-39"), "'1e-39'::DOUBLE PRECISION");
         assert_eq!(rewritten("round(x, 2)"), "round(x, 2)");
         assert_eq!(rewritten("coalesce(x, 2)"), "coalesce(x, 2::INTEGER)");
+    }
+
+    #[test]
+    fn frame_offsets_stay_literals() {
+        for sql in [
+            "sum(a) OVER (ORDER BY b ROWS BETWEEN 1 PRECEDING AND 2 FOLLOWING)",
+            "sum(a) OVER (ROWS 3 PRECEDING)",
+        ] {
+            assert_eq!(rewritten(sql), sql);
+        }
+        assert_eq!(
+            rewritten("sum(a) OVER (ORDER BY b RANGE interval '1' day PRECEDING)"),
+            "sum(a) OVER (ORDER BY b RANGE INTERVAL '1 DAY' PRECEDING)"
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use crate::engine::plan::CollectionSource;
 use crate::engine::plan::optimize::analyse_by;
 use crate::error::{Error, SqlState};
-use crate::sql::functions::{arithmetic, cast};
+use crate::sql::functions::{arithmetic, cast, length};
 use crate::types::{SqlType, is_string};
 
 /// Makes a plan executable: types coerced, with PostgreSQL's semantics.
@@ -81,7 +81,16 @@ fn rewrite_expressions(plan: LogicalPlan, rewrite: &Rewrite) -> Result<LogicalPl
 fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::AggregateFunction(call) => widen_aggregate(call, schema),
-        Expr::ScalarFunction(call) => whole(call, schema),
+        Expr::ScalarFunction(mut call) => {
+            if matches!(call.func.name(), "character_length" | "octet_length")
+                && let [arg] = call.args.as_slice()
+                && arg.get_type(schema)? == DataType::Binary
+            {
+                call.func = length::byte_length();
+                return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+            }
+            whole(call, schema)
+        }
         Expr::BinaryExpr(binary) => {
             let binary = type_literals(binary, schema)?;
             divide(binary, schema)
@@ -223,6 +232,34 @@ fn divide(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         true => Ok(Transformed::yes(arithmetic::divide(*binary.left, *binary.right))),
         false => Ok(Transformed::no(Expr::BinaryExpr(binary))),
     }
+}
+
+/// Refuses aggregates and window functions where rows are still being chosen.
+///
+/// # Errors
+/// 42803 and 42P20, naming the clause.
+pub(super) fn check_conditions(plan: &LogicalPlan) -> crate::Result<()> {
+    let mut refused = None;
+    plan.apply_with_subqueries(|node| {
+        // After planning, HAVING and QUALIFY name the columns that hold the functions' results.
+        let clause = match node {
+            LogicalPlan::Filter(_) => "WHERE",
+            LogicalPlan::Join(_) => "JOIN conditions",
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                let (state, what) = match e {
+                    Expr::AggregateFunction(_) => (SqlState::GROUPING_ERROR, "aggregate"),
+                    Expr::WindowFunction(_) => (SqlState::WINDOWING_ERROR, "window"),
+                    _ => return Ok(TreeNodeRecursion::Continue),
+                };
+                refused = Some(Error::new(state, format!("{what} functions are not allowed in {clause}")));
+                Ok(TreeNodeRecursion::Stop)
+            })
+        })
+    })?;
+    refused.map_or(Ok(()), Err)
 }
 
 /// Refuses what would make a kept view change by itself.
