@@ -125,6 +125,9 @@ fn plan_error(message: &str) -> Error {
     {
         return operator;
     }
+    if message.starts_with("Aggregate functions are not allowed in the WHERE clause") {
+        return Error::new(SqlState::GROUPING_ERROR, "aggregate functions are not allowed in WHERE");
+    }
     if message.starts_with("HAVING clause references")
         || message.contains("Aggregate function calls cannot be nested")
     {
