@@ -12,6 +12,7 @@ mod objects;
 mod open;
 mod outcome;
 pub mod pg_catalog;
+mod queries;
 mod session;
 mod settings;
 mod statements;
@@ -42,6 +43,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::sql::{Catalog, ObjectId};
 use crate::world;
+use queries::Queries;
 use store::Store;
 use system::Subscriptions;
 use workers::Workers;
@@ -57,6 +59,7 @@ pub struct Database {
     catalog: ArcSwap<Catalog>,
     /// Held while the catalog is changed.
     changing: Mutex<()>,
+    queries: Queries,
     writer: Writer,
     workers: Workers,
     /// Views that could not be built when the directory was opened, and why.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::config::Config;
 use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT};
 use crate::database::objects::leavings;
+use crate::database::queries::Queries;
 use crate::database::store::{CatalogBatch, FIRST_ID, Store, decode_u64};
 use crate::database::supervise::Followed;
 use crate::database::system;
@@ -40,9 +41,11 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Database>> {
     })?;
     engine.create_input(system::errors_input())?;
     let failed = create_collections(&engine, &catalog)?;
+    let queries = Queries::new()?;
     let database = Arc::new_cyclic(|me| Database {
         me: me.clone(),
         config: config.clone(),
+        queries,
         writer: Writer::new(engine.clone()),
         store,
         engine,

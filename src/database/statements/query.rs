@@ -66,7 +66,7 @@ impl Session {
         let mut state = serve::session_state();
         // now() is the time at which the statement began.
         state.mark_start_execution();
-        serve::execute(bound, &state).await
+        self.database.queries.start(bound, state).await
     }
 
     /// A view that could not be built when the database was opened says why.
