@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::database::objects::rename;
 use crate::database::{Database, Notice};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{Alter, AlterChange, Comment};
@@ -28,10 +29,7 @@ impl Database {
                 catalog.get(found.id).ok_or_else(|| Error::internal("the object was dropped meanwhile"))?;
             let mut entry = Entry::clone(current);
             match &alter.change {
-                AlterChange::Rename(name) => {
-                    catalog.check_rename(&entry)?;
-                    entry.name = name.clone();
-                }
+                AlterChange::Rename(name) => return rename::rename(self, catalog, batch, entry, name),
                 AlterChange::Owner(owner) => entry.owner = owner.clone(),
                 AlterChange::Pause => set_paused(&mut entry, true)?,
                 AlterChange::Resume => set_paused(&mut entry, false)?,

@@ -9,6 +9,7 @@ pub(crate) mod connection;
 pub(crate) mod drop;
 pub(crate) mod index;
 pub(crate) mod leavings;
+mod rename;
 pub(crate) mod sink;
 pub(crate) mod source;
 pub(crate) mod table;
