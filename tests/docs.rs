@@ -84,7 +84,9 @@ fn postgres() {
     );
     let port = format!("port = {}", postgres.port);
     run("docs/connectors/postgres.md", |sql| {
-        sql.replace("db.example.com", "127.0.0.1").replace("port = 5432", &port).replace("'replicator'", "'postgres'")
+        sql.replace("db.example.com", "127.0.0.1")
+            .replace("port = 5432", &port)
+            .replace("'replicator'", "'postgres'")
     });
 }
 

@@ -45,7 +45,11 @@ fn main() {
             let file = file.clone();
             trials.push(Trial::test(name, move || {
                 let score = run_file(&file, mode, protocol).map_err(|e| Failed::from(e.to_string()))?;
-                if score.failures.is_empty() { Ok(()) } else { Err(Failed::from(score.failures.join("\n\n"))) }
+                if score.failures.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Failed::from(score.failures.join("\n\n")))
+                }
             }));
         }
     }

@@ -78,8 +78,15 @@ fn every_file_says_its_purpose_first() {
 #[test]
 fn clock_and_chance_come_from_world() {
     const BANNED: &[&str] = &[
-        "SystemTime::now", "Instant::now", "rand::random", "rand::rng()", "thread_rng", "Uuid::new_v4",
-        "Utc::now", "Local::now", "thread::sleep",
+        "SystemTime::now",
+        "Instant::now",
+        "rand::random",
+        "rand::rng()",
+        "thread_rng",
+        "Uuid::new_v4",
+        "Utc::now",
+        "Local::now",
+        "thread::sleep",
     ];
     let mut broken = Vec::new();
     for (path, text) in files("src", "rs") {
@@ -99,8 +106,14 @@ fn clock_and_chance_come_from_world() {
 #[test]
 fn nothing_is_left_undone() {
     // Spelled apart so that this file does not find itself.
-    let banned = ["todo".to_string() + "!(", "unimplemented".to_string() + "!(", "dbg".to_string() + "!(",
-        "TO".to_string() + "DO", "FIX".to_string() + "ME", "#[ig".to_string() + "nore"];
+    let banned = [
+        "todo".to_string() + "!(",
+        "unimplemented".to_string() + "!(",
+        "dbg".to_string() + "!(",
+        "TO".to_string() + "DO",
+        "FIX".to_string() + "ME",
+        "#[ig".to_string() + "nore",
+    ];
     let mut broken = Vec::new();
     for (path, text) in ["src", "tests", "benches"].iter().flat_map(|d| files(d, "rs")) {
         for (n, line) in text.lines().enumerate() {

@@ -32,7 +32,8 @@ pub fn run(config: Config, broker: SocketAddr, rate: u32) -> Result<()> {
     let started = world::instant();
     serve::log(&config);
     std::fs::create_dir_all(&config.data_dir)?;
-    let kafka = MockBroker::start(broker).map_err(|e| e.with_hint("Another address can be given with --kafka."))?;
+    let kafka =
+        MockBroker::start(broker).map_err(|e| e.with_hint("Another address can be given with --kafka."))?;
     for topic in TOPICS {
         kafka.create_topic(topic, 1)?;
     }
@@ -58,8 +59,9 @@ pub fn run(config: Config, broker: SocketAddr, rate: u32) -> Result<()> {
 
 /// Runs the statements; what is there from an earlier run stays.
 async fn set_up(session: &mut Session, brokers: &str, warehouse: &Path) -> Result<()> {
-    let text =
-        STATEMENTS.replace("$BROKERS", brokers).replace("$WAREHOUSE", &format!("file://{}", warehouse.display()));
+    let text = STATEMENTS
+        .replace("$BROKERS", brokers)
+        .replace("$WAREHOUSE", &format!("file://{}", warehouse.display()));
     println!();
     for parsed in tidemill::sql::parse(&text)? {
         let title = parsed.text.lines().find(|l| !l.is_empty() && !l.starts_with("--")).unwrap_or_default();
@@ -101,12 +103,12 @@ async fn report(
         (rows_before, then) = (rows, now);
         let sinks = self::rows(
             session,
-            "SELECT name, commits, rows_committed, freshness, coalesce(error, '') FROM tidemill.sinks ORDER BY name",
+            "SELECT name, commits, rows_committed, freshness::text, coalesce(error, '') FROM tidemill.sinks ORDER BY name",
         )
         .await?;
         print!("{rows:>9} rows in, {rate:>6.0} rows/s");
         for sink in sinks {
-            print!(" | {}: {} commits, {} rows, {} old {}", sink[0], sink[1], sink[2], sink[3], sink[4]);
+            print!(" | {}: {} commits, {} rows, fresh to {} {}", sink[0], sink[1], sink[2], sink[3], sink[4]);
         }
         println!();
     }
@@ -142,7 +144,9 @@ async fn rows(session: &mut Session, sql: &str) -> Result<Vec<Vec<String>>> {
                     .iter()
                     .map(|c| ArrayFormatter::try_new(c, &options))
                     .collect::<Result<Vec<_>, _>>()?;
-                rows.extend((0..batch.num_rows()).map(|i| columns.iter().map(|c| c.value(i).to_string()).collect()));
+                rows.extend(
+                    (0..batch.num_rows()).map(|i| columns.iter().map(|c| c.value(i).to_string()).collect()),
+                );
             }
         }
         outcome = session.simple_next().await?;

@@ -51,13 +51,7 @@ impl std::error::Error for PgError {}
 
 impl From<std::io::Error> for PgError {
     fn from(e: std::io::Error) -> Self {
-        PgError {
-            sqlstate: "08006".into(),
-            message: e.to_string(),
-            detail: None,
-            hint: None,
-            position: None,
-        }
+        PgError { sqlstate: "08006".into(), message: e.to_string(), detail: None, hint: None, position: None }
     }
 }
 
@@ -74,7 +68,8 @@ impl PgClient {
     pub fn connect(addr: SocketAddr) -> Result<Self, PgError> {
         let stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
-        let mut client = PgClient { reader: BufReader::new(stream.try_clone()?), writer: stream, status: b'I' };
+        let mut client =
+            PgClient { reader: BufReader::new(stream.try_clone()?), writer: stream, status: b'I' };
         let mut body = Vec::new();
         body.extend_from_slice(&196_608u32.to_be_bytes());
         for part in ["user", "tidemill", "database", "tidemill", ""] {
