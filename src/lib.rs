@@ -1,11 +1,12 @@
 //! Tidemill: a SQL streaming database, as a library.
 //!
 //! Layers, each using only those below it (`ARCHITECTURE.md` is the map):
-//! `pgwire`, `http` → `database` → `sql` | `connectors` → `engine`; all may use `types`, `names`, `error`, `world`.
+//! `pgwire`, `http` → `database` → `sql` | `connectors` → `engine`; all may use `declared`, `types`, `names`, `error`, `world`.
 
 pub mod config;
 pub mod connectors;
 pub mod database;
+pub mod declared;
 pub mod engine;
 pub mod error;
 pub mod http;

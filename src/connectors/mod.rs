@@ -21,6 +21,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 
+pub use crate::declared::{Envelope, FormatSpec, Include, OptionList, OptionValue};
 use crate::engine::{CollectionId, InputChange, Tick};
 use crate::error::{Error, Result};
 
@@ -209,36 +210,6 @@ pub trait Sink: Send {
     }
 }
 
-/// How a record's bytes become columns, and back.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct FormatSpec {
-    /// `json`, `csv`, `text`, `bytes`, `parquet`, …
-    pub name: String,
-    /// The format's own options (`header`, `delimiter`, …).
-    pub options: OptionList,
-}
-
-/// What a record means for the collection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Envelope {
-    /// Every record is a new row.
-    #[default]
-    None,
-    /// A record replaces the row of its key; an empty value deletes it.
-    Upsert,
-    /// A Debezium change event.
-    Debezium,
-}
-
-/// A piece of a record's metadata that becomes a column (`INCLUDE …`).
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Include {
-    /// `key`, `partition`, `offset`, `timestamp`, `headers`.
-    pub what: String,
-    /// The column's name.
-    pub column: String,
-}
-
 /// Everything that `CREATE SOURCE` said and a connector needs, secrets resolved.
 #[derive(Clone, Debug)]
 pub struct SourceDefinition {
@@ -287,18 +258,6 @@ pub struct SinkDefinition {
     /// ENVELOPE.
     pub envelope: Envelope,
 }
-
-/// An option's value as written in SQL, with secrets resolved only when a connector is built.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub enum OptionValue {
-    /// A literal: string, number, boolean, interval, as text.
-    Literal(String),
-    /// `SECRET name`, by the secret's name.
-    Secret(String),
-}
-
-/// Options by lower-case name, in the order written.
-pub type OptionList = Vec<(String, OptionValue)>;
 
 /// Options with secrets resolved, taken one by one; what is left over at the end is an error that lists the known names.
 #[derive(Debug)]

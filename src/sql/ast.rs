@@ -4,7 +4,7 @@
 
 use datafusion::sql::sqlparser::ast;
 
-use crate::connectors::{Envelope, FormatSpec, Include, OptionList};
+use crate::declared::{Envelope, FormatSpec, Include, OptionList};
 use crate::names::Name;
 use crate::types::SqlType;
 

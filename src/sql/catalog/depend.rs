@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Catalog, Entry, ObjectId};
-use crate::connectors::OptionValue;
+use crate::declared::OptionValue;
 use crate::error::{Error, Result, SqlState};
 use crate::names::Name;
 use crate::sql::ast::ObjectKind;

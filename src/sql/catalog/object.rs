@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use crate::connectors::{Envelope, FormatSpec, Include, OptionList};
+use crate::declared::{Envelope, FormatSpec, Include, OptionList};
 use crate::engine::CollectionId;
 use crate::sql::ast::ObjectKind;
 use crate::types::SqlType;

@@ -1,7 +1,7 @@
 //! SHOW CREATE: the statement that makes an object, regenerated from what the catalog holds.
 
 use super::{Catalog, Column, Entry, Object, ObjectId};
-use crate::connectors::{Envelope, FormatSpec, OptionList, OptionValue};
+use crate::declared::{Envelope, FormatSpec, OptionList, OptionValue};
 use crate::names::{quote, quote_literal};
 
 impl Catalog {

@@ -1,7 +1,7 @@
 //! Tests of the catalog.
 
 use super::*;
-use crate::connectors::{Envelope, OptionValue};
+use crate::declared::{Envelope, OptionValue};
 use crate::sql::ast::Statement;
 use crate::types::SqlType;
 
@@ -136,9 +136,9 @@ fn create_statements_are_parsed_again() {
         kind: "kafka".into(),
         connection: None,
         options: vec![("topic".into(), OptionValue::Literal("o'x".into()))],
-        format: Some(crate::connectors::FormatSpec { name: "json".into(), options: vec![] }),
+        format: Some(crate::declared::FormatSpec { name: "json".into(), options: vec![] }),
         envelope: Envelope::Upsert,
-        includes: vec![crate::connectors::Include { what: "offset".into(), column: "Off".into() }],
+        includes: vec![crate::declared::Include { what: "offset".into(), column: "Off".into() }],
         columns: vec![Column::new("id", SqlType::Int8), Column::new("Off", SqlType::Int8)],
         key: vec![0],
         key_declared: true,
@@ -154,7 +154,7 @@ fn create_statements_are_parsed_again() {
         connection: None,
         options: vec![("url".into(), OptionValue::Literal("file:///x".into()))],
         key: vec!["a".into()],
-        format: Some(crate::connectors::FormatSpec { name: "parquet".into(), options: vec![] }),
+        format: Some(crate::declared::FormatSpec { name: "parquet".into(), options: vec![] }),
         envelope: Envelope::None,
         paused: false,
     };

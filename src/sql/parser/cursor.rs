@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::StatementParser;
 use super::options::{duration_of, finish, take, take_bool};
-use crate::connectors::OptionValue;
+use crate::declared::OptionValue;
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{CursorOf, Declare, Fetch, Statement, Subscribe, SubscribeTo};
 

@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::StatementParser;
-use crate::connectors::{Envelope, FormatSpec, OptionList, OptionValue};
+use crate::declared::{Envelope, FormatSpec, OptionList, OptionValue};
 use crate::error::{Error, Result, SqlState};
 use crate::types::parse_interval;
 

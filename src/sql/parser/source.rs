@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::StatementParser;
 use super::options::{finish, take, take_bool};
-use crate::connectors::{Envelope, Include, OptionList, OptionValue};
+use crate::declared::{Envelope, Include, OptionList, OptionValue};
 use crate::error::{Error, Result, SqlState};
 use crate::names::Name;
 use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};

@@ -1,7 +1,7 @@
 //! Tests of the parser: every statement of the dialect, and what is wrong with the others.
 
 use super::parse;
-use crate::connectors::{Envelope, OptionValue};
+use crate::declared::{Envelope, OptionValue};
 use crate::names::Name;
 use crate::sql::ast::*;
 

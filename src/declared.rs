@@ -1,0 +1,45 @@
+//! What a statement declares about a connector, as plain data: options, format, envelope, metadata columns.
+//!
+//! The language writes it, the catalog keeps it, the edges read it; it stands below all of them.
+
+/// How a record's bytes become columns, and back.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct FormatSpec {
+    /// `json`, `csv`, `text`, `bytes`, `parquet`, …
+    pub name: String,
+    /// The format's own options (`header`, `delimiter`, …).
+    pub options: OptionList,
+}
+
+/// What a record means for the collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Envelope {
+    /// Every record is a new row.
+    #[default]
+    None,
+    /// A record replaces the row of its key; an empty value deletes it.
+    Upsert,
+    /// A Debezium change event.
+    Debezium,
+}
+
+/// A piece of a record's metadata that becomes a column (`INCLUDE …`).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Include {
+    /// `key`, `partition`, `offset`, `timestamp`, `headers`.
+    pub what: String,
+    /// The column's name.
+    pub column: String,
+}
+
+/// An option's value as written in SQL, with secrets resolved only when a connector is built.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub enum OptionValue {
+    /// A literal: string, number, boolean, interval, as text.
+    Literal(String),
+    /// `SECRET name`, by the secret's name.
+    Secret(String),
+}
+
+/// Options by lower-case name, in the order written.
+pub type OptionList = Vec<(String, OptionValue)>;
