@@ -4,6 +4,8 @@
 
 pub mod binary;
 pub mod numeric;
+#[cfg(test)]
+mod tests;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
