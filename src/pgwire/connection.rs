@@ -59,6 +59,8 @@ impl Connection {
                     self.session.fail();
                     self.report(&e)?;
                     self.skipping = is_extended;
+                    // Not at Sync only: a client that sent Flush waits for the error before it sends Sync.
+                    self.io.flush().await?;
                 }
             }
             if matches!(kind, b'Q' | b'S') {
@@ -215,12 +217,6 @@ impl Connection {
 
     /// How values are written as text, by the session's settings.
     pub(super) fn text_format(&self) -> TextFormat {
-        let setting = |name| self.session.setting(name);
-        TextFormat {
-            offset_seconds: 0,
-            rounded_floats: setting("extra_float_digits")
-                .and_then(|d| d.parse::<i32>().ok())
-                .is_some_and(|d| d < 1),
-        }
+        self.session.text_format()
     }
 }

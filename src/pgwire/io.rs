@@ -107,16 +107,15 @@ impl Io {
         if self.out.buf.len() >= FLUSH_BYTES { self.flush().await } else { Ok(()) }
     }
 
-    /// Runs a piece of work for the client, which is given up when the client goes away or the server stops.
+    /// Runs a piece of work for the client, which is given up when the client goes away. When the server stops it may
+    /// still be finished: it can be a commit.
     pub async fn watch<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
         let mut work = pin!(work);
-        let stop = self.stop.clone();
         loop {
             let room = self.inbox.len() < READ_AHEAD_BYTES_MAX;
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
-                () = stop.cancelled() => return Err(End::Fatal(shutting_down())),
                 n = self.fill(), if room => if n? == 0 {
                     return Err(End::Gone);
                 },
@@ -125,14 +124,19 @@ impl Io {
     }
 
     /// As [`Io::watch`], but before it has to wait it sends what was made so far: the client of an unending
-    /// stream must see every row when it comes.
+    /// stream must see every row when it comes. When the server stops the stream ends.
     pub async fn watch_stream<T>(&mut self, next: impl Future<Output = T>) -> Result<T, End> {
         let mut next = pin!(next);
         if let Poll::Ready(done) = futures::poll!(next.as_mut()) {
             return Ok(done);
         }
         self.flush().await?;
-        self.watch(next).await
+        let stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            done = self.watch(next) => done,
+            () = stop.cancelled() => Err(End::Fatal(shutting_down())),
+        }
     }
 
     async fn fill(&mut self) -> std::io::Result<usize> {

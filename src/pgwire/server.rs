@@ -105,10 +105,10 @@ async fn connection(socket: TcpStream, shared: Arc<Shared>) {
     let Ok(_permit) = Arc::clone(&shared.sessions).try_acquire_owned() else {
         return refuse(io, &Error::new(SqlState("53300"), "sorry, too many clients already")).await;
     };
-    let session = shared.database.session(options.clone());
+    let session = shared.database.session(options);
     let cancel = session.cancel_handle();
     let key = shared.cancels.enter(move || cancel.cancel());
-    if let Err(e) = startup::welcome(&mut io, &session, &options, &key) {
+    if let Err(e) = startup::welcome(&mut io, &session, &key) {
         return refuse(io, &e).await;
     }
     Connection::new(io, session).run().await;

@@ -101,31 +101,12 @@ fn command_line(text: &str) -> Result<Vec<(String, String)>> {
     Ok(settings)
 }
 
-/// What clients want to know of the session before its first statement, and what they are told where the session
-/// has no setting of that name.
-const REPORTED: &[(&str, &str)] = &[
-    ("server_version", "16.4"),
-    ("server_encoding", "UTF8"),
-    ("client_encoding", "UTF8"),
-    ("DateStyle", "ISO, MDY"),
-    ("TimeZone", "UTC"),
-    ("IntervalStyle", "postgres"),
-    ("integer_datetimes", "on"),
-    ("standard_conforming_strings", "on"),
-    ("default_transaction_read_only", "off"),
-    ("in_hot_standby", "off"),
-    ("is_superuser", "on"),
-];
-
 /// Tells the client that it is in, and how things are.
-pub fn welcome(io: &mut Io, session: &Session, options: &SessionOptions, key: &CancelKey) -> Result<()> {
+pub fn welcome(io: &mut Io, session: &Session, key: &CancelKey) -> Result<()> {
     io.out.authentication_ok()?;
-    for (name, default) in REPORTED {
-        let value = session.setting(name);
-        io.out.parameter_status(name, value.as_deref().unwrap_or(default))?;
+    for (name, value) in session.reported_settings() {
+        io.out.parameter_status(name, &value)?;
     }
-    io.out.parameter_status("application_name", &options.application_name)?;
-    io.out.parameter_status("session_authorization", &options.user)?;
     io.out.backend_key(key.pid, &key.secret)
 }
 

@@ -6,6 +6,7 @@
 //! [`rewrite`] brings a client's query into a shape that the planner knows.
 
 mod classes;
+mod expand;
 mod functions;
 mod information;
 mod rewrite;

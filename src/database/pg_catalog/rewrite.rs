@@ -9,11 +9,12 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr,
-    TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query, Select,
+    SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
+use super::expand;
 use super::functions::{
     REGCLASS_IN, REGCLASS_OUT, REGNAMESPACE_IN, REGNAMESPACE_OUT, REGTYPE_IN, REGTYPE_OUT,
 };
@@ -24,6 +25,7 @@ use crate::names::fold;
 pub fn rewrite(query: &mut Query) {
     // The visitors never break.
     let _ = VisitMut::visit(query, &mut Spelling);
+    expand::rewrite(query);
     let mut asks = AsksCatalogs(false);
     let _ = VisitMut::visit(query, &mut asks);
     if asks.0 {
@@ -102,13 +104,20 @@ impl VisitorMut for Spelling {
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> Flow {
-        // As a column of the result an oid alias is shown as the name.
+        // As a column of the result an oid alias is shown as the name, and called as the cast would be.
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
                 && let Some(alias) = OID_ALIASES.iter().find(|a| is_call(expr, a.input))
             {
                 let inner = std::mem::replace(expr, null());
                 *expr = call(alias.output, vec![inner]);
+            }
+            if let SelectItem::UnnamedExpr(expr) = item
+                && let Some(alias) = OID_ALIASES.iter().find(|a| is_call(expr, a.output))
+            {
+                let name = argument(expr).and_then(column).map_or(alias.name.to_string(), |(_, name)| name);
+                let expr = std::mem::replace(expr, null());
+                *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
             }
         }
         ControlFlow::Continue(())
@@ -188,6 +197,14 @@ struct Shape;
 impl VisitorMut for Shape {
     type Break = ();
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
+        if plain_select(query).is_some_and(|select| is_empty(select)) {
+            // No rows, no order.
+            query.order_by = None;
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
         if is_empty(select) {
             never_computed(select);
@@ -218,7 +235,7 @@ impl VisitorMut for Shape {
                     && let Some(select) = plain_select(query)
                 {
                     if is_empty(select) {
-                        *expr = null();
+                        *expr = null_array();
                     } else if let [
                         SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. },
                     ] = select.projection.as_mut_slice()
@@ -296,20 +313,36 @@ fn aggregates(select: &Select) -> bool {
     let mut found = false;
     let mut items = select.projection.clone();
     // The visitor never breaks.
-    let _ = VisitMut::visit(&mut items, &mut Calls(&mut |name| found |= AGGREGATES.contains(&name)));
+    let mut calls = Calls { depth: 0, each: &mut |name| found |= AGGREGATES.contains(&name) };
+    let _ = VisitMut::visit(&mut items, &mut calls);
     found
 }
 
-struct Calls<'a>(&'a mut dyn FnMut(&str));
+/// Functions that are called, not those within subqueries.
+struct Calls<'a> {
+    depth: usize,
+    each: &'a mut dyn FnMut(&str),
+}
 
 impl VisitorMut for Calls<'_> {
     type Break = ();
 
+    fn pre_visit_query(&mut self, _: &mut Query) -> Flow {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> Flow {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
         if let Expr::Function(function) = expr
+            && self.depth == 0
             && let Some(name) = parts(&function.name).last()
         {
-            (self.0)(name);
+            (self.each)(name);
         }
         ControlFlow::Continue(())
     }
@@ -429,7 +462,7 @@ fn names_of(from: &TableWithJoins) -> Vec<String> {
 }
 
 /// A column's qualifier and name, if the expression is a column and nothing else (or its negation).
-fn column(expr: &Expr) -> Option<(Option<String>, String)> {
+pub(super) fn column(expr: &Expr) -> Option<(Option<String>, String)> {
     match expr {
         Expr::Identifier(name) => Some((None, fold(name))),
         Expr::CompoundIdentifier(names) => match names.as_slice() {
@@ -450,21 +483,36 @@ fn parts(name: &ObjectName) -> Vec<String> {
 /// `pg_catalog.name` is `name`, where there are no schemas.
 fn strip_schema(name: &mut ObjectName) {
     if let [schema, _] = name.0.as_slice()
-        && schema.as_ident().is_some_and(|s| fold(s) == "pg_catalog")
+        && schema.as_ident().is_some_and(|s| matches!(fold(s).as_str(), "pg_catalog" | "information_schema"))
     {
         name.0.remove(0);
     }
 }
 
-fn is_call(expr: &Expr, name: &str) -> bool {
+pub(super) fn is_call(expr: &Expr, name: &str) -> bool {
     matches!(expr, Expr::Function(function) if parts(&function.name) == [name])
+}
+
+/// The first argument of a call.
+pub(super) fn argument(expr: &Expr) -> Option<&Expr> {
+    let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = expr else { return None };
+    match list.args.first()? {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) => Some(argument),
+        _ => None,
+    }
+}
+
+/// No array: NULL, of the type of all arrays that clients put together.
+fn null_array() -> Expr {
+    let data_type = DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(DataType::Text), None));
+    Expr::Cast { kind: CastKind::DoubleColon, expr: Box::new(null()), data_type, array: false, format: None }
 }
 
 fn null() -> Expr {
     Expr::Value(Value::Null.into())
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
@@ -501,9 +549,9 @@ mod tests {
                 "SELECT format_type(a, b) FROM t WHERE x ~ '^a'",
             ),
             ("SELECT 1 FROM pg_class", "SELECT 1 FROM pg_catalog.pg_class"),
-            ("SELECT oid::pg_catalog.regclass FROM t", "SELECT regclassout(oid) FROM t"),
+            ("SELECT oid::pg_catalog.regclass FROM t", "SELECT regclassout(oid) AS \"oid\" FROM t"),
             ("SELECT 1 WHERE 't'::regclass = 5", "SELECT 1 WHERE regclassin('t') = 5"),
-            ("SELECT 't'::regclass", "SELECT regclassout(regclassin('t'))"),
+            ("SELECT 't'::regclass", "SELECT regclassout(regclassin('t')) AS \"regclass\""),
             ("SELECT * FROM pg_my_own_table", "SELECT * FROM pg_my_own_table"),
         ] {
             assert_eq!(rewritten(from), to);
@@ -524,10 +572,15 @@ mod tests {
             "an aggregate has a row even then"
         );
         assert_eq!(
+            rewritten("SELECT oid, (SELECT count(*) FROM pg_catalog.pg_class) FROM pg_catalog.pg_policy"),
+            "SELECT oid, NULL AS \"?column?\" FROM pg_catalog.pg_policy WHERE false",
+            "unless it is a subquery's own"
+        );
+        assert_eq!(
             rewritten(
                 "SELECT n.nspname, ARRAY(SELECT 1 FROM pg_catalog.pg_auth_members) FROM pg_catalog.pg_namespace n"
             ),
-            "SELECT n.nspname, NULL FROM pg_catalog.pg_namespace n"
+            "SELECT n.nspname, NULL::TEXT[] FROM pg_catalog.pg_namespace n"
         );
     }
 
