@@ -64,13 +64,15 @@ macro_rules! queries {
 
 /// The queries by name.
 const QUERIES: &[(&str, &str)] = queries![
-    "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11", "q13", "q14", "q15", "q16", "q17",
-    "q18", "q19", "q20", "q21", "q22"
+    "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11", "q13", "q14", "q15", "q16",
+    "q17", "q18", "q19", "q20", "q21", "q22"
 ];
 
 /// Queries that cannot be run, and why.
-const REFUSED: &[(&str, &str)] =
-    &[("q12", "windows of processing time: an answer that depends on when it is computed is no view of the data")];
+const REFUSED: &[(&str, &str)] = &[(
+    "q12",
+    "windows of processing time: an answer that depends on when it is computed is no view of the data",
+)];
 
 /// The order in which all are run and listed.
 const ORDER: std::ops::Range<usize> = 0..23;
@@ -78,7 +80,10 @@ const ORDER: std::ops::Range<usize> = 0..23;
 fn main() {
     let options = Options::parse();
     if options.workers != 1 {
-        eprintln!("error: --workers {}: the engine computes on one thread so far, use --workers 1", options.workers);
+        eprintln!(
+            "error: --workers {}: the engine computes on one thread so far, use --workers 1",
+            options.workers
+        );
         std::process::exit(2);
     }
     let result = match &options.child {
@@ -151,7 +156,8 @@ fn run(name: &str, options: &Options) -> Result<()> {
     }
     let seconds = start.elapsed().as_secs_f64();
     let peak = peak().saturating_sub(before);
-    let verdict = if options.no_check { "not compared".to_string() } else { verdict(&engine, view, &plan, &events)? };
+    let verdict =
+        if options.no_check { "not compared".to_string() } else { verdict(&engine, view, &plan, &events)? };
     let rate = options.events as f64 / seconds;
     println!("{name:<4} {rate:>12.0} events/s {:>8.1} MiB peak   {verdict}", peak as f64 / 1024.0);
     engine.shutdown();

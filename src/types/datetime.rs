@@ -165,11 +165,11 @@ fn write_offset(offset: i32, out: &mut Vec<u8>) {
     out.push(if offset < 0 { b'-' } else { b'+' });
     let offset = offset.unsigned_abs();
     push_padded((offset / 3600).into(), 2, out);
-    if offset % 3600 != 0 {
+    if !offset.is_multiple_of(3600) {
         out.push(b':');
         push_padded((offset / 60 % 60).into(), 2, out);
     }
-    if offset % 60 != 0 {
+    if !offset.is_multiple_of(60) {
         out.push(b':');
         push_padded((offset % 60).into(), 2, out);
     }

@@ -100,9 +100,9 @@ pub struct Decoder {
 #[derive(Debug)]
 enum Meaning {
     /// Every record is a row.
-    Append(RecordReader),
+    Append(Box<RecordReader>),
     /// A record replaces its key's row; without a value it deletes it.
-    Upsert(RecordReader, KeyReader),
+    Upsert(Box<RecordReader>, Box<KeyReader>),
     /// Debezium's change events.
     Debezium(Box<DebeziumReader>),
 }
@@ -159,12 +159,12 @@ impl Decoder {
         let included = definition.includes.iter().map(Included::new).collect::<Result<Vec<_>>>()?;
         let key = output_key(definition, schema, *full_before_images)?;
         let meaning = match definition.envelope {
-            Envelope::None => Meaning::Append(format.reader(&value_schema)?),
+            Envelope::None => Meaning::Append(Box::new(format.reader(&value_schema)?)),
             Envelope::Upsert => {
                 let columns: Vec<usize> = key.iter().copied().filter(|i| *i < value_columns).collect();
                 Meaning::Upsert(
-                    format.reader(&value_schema)?,
-                    KeyReader::new(&format, &value_schema, columns),
+                    Box::new(format.reader(&value_schema)?),
+                    Box::new(KeyReader::new(&format, &value_schema, columns)),
                 )
             }
             Envelope::Debezium => {

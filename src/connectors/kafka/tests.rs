@@ -15,7 +15,7 @@ use super::mock::MockBroker;
 use super::position::Position;
 use super::shop::Shop;
 use crate::connectors::{
-    Changes, Envelope, Feed, Memory, Sink, SinkContext, SinkDefinition, SourceBatch, SourceContext,
+    Changes, Envelope, Feed, Memory, SinkContext, SinkDefinition, SourceBatch, SourceContext,
     SourceDefinition, SourceOutput, Status, StopFlag,
 };
 use crate::engine::{CollectionId, Delta, InputChange, Tick, TickDelta};

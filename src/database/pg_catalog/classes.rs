@@ -90,7 +90,7 @@ fn schema_oid(schema: &str) -> u32 {
 }
 
 /// The user's indexes, each with the relation it is on.
-fn indexes<'a>(cx: &'a Context) -> impl Iterator<Item = (&'a Entry, &'a Index, &'a Entry)> {
+fn indexes(cx: &Context) -> impl Iterator<Item = (&Entry, &Index, &Entry)> {
     cx.catalog.entries().filter_map(|entry| match &entry.object {
         Object::Index(index) => Some((entry.as_ref(), index, cx.catalog.get(index.on)?.as_ref())),
         _ => None,

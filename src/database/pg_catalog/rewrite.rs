@@ -73,7 +73,9 @@ impl VisitorMut for Spelling {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
         match expr {
             Expr::Function(function) => strip_schema(&mut function.name),
-            Expr::Collate { expr: inner, collation } if parts(collation).last().is_some_and(is_bytewise) => {
+            Expr::Collate { expr: inner, collation }
+                if parts(collation).last().is_some_and(|c| is_bytewise(c)) =>
+            {
                 *expr = std::mem::replace(inner, null());
             }
             Expr::BinaryOp { op, .. } => {
@@ -166,8 +168,8 @@ fn is_text(data_type: &DataType) -> bool {
 }
 
 /// Collations under which strings compare as they do without one.
-fn is_bytewise(collation: &String) -> bool {
-    matches!(collation.as_str(), "default" | "c" | "posix")
+fn is_bytewise(collation: &str) -> bool {
+    matches!(collation, "default" | "c" | "posix")
 }
 
 /// `OPERATOR(pg_catalog.~)` and its like.
@@ -225,8 +227,10 @@ impl VisitorMut for Shape {
                 }
             }
             Expr::Exists { subquery, negated } => {
-                if plain_select(subquery).is_some_and(|select| is_empty(select)) {
-                    *expr = Expr::Value(Value::Boolean(*negated).into());
+                let empty = plain_select(subquery).is_some_and(|select| is_empty(select));
+                let negated = *negated;
+                if empty {
+                    *expr = Expr::Value(Value::Boolean(negated).into());
                 }
             }
             Expr::Function(function) => {

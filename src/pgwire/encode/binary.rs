@@ -284,7 +284,7 @@ fn ragged() -> Error {
 }
 
 /// Writes at `at` how many bytes follow its four.
-pub fn put_length(out: &mut Vec<u8>, at: usize) -> Result<()> {
+pub fn put_length(out: &mut [u8], at: usize) -> Result<()> {
     let length = i32::try_from(out.len() - at - 4)
         .map_err(|_| Error::new(SqlState("54000"), "a value is too long for the protocol"))?;
     out[at..at + 4].copy_from_slice(&length.to_be_bytes());

@@ -28,16 +28,11 @@ pub fn differs(from: &Field, to: &Field) -> bool {
     match (is_string(a), is_string(b)) {
         // Between strings only lengths and forms matter.
         (true, true) => {
-            from_type != to_type
-                && matches!(
-                    to_type,
-                    SqlType::Varchar(Some(_))
-                        | SqlType::Char(_)
-                        | SqlType::Uuid
-                        | SqlType::Json
-                        | SqlType::Jsonb
-                )
-                || matches!(from_type, SqlType::Char(_)) && from_type != to_type
+            let formed = matches!(
+                to_type,
+                SqlType::Varchar(Some(_)) | SqlType::Char(_) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb
+            );
+            from_type != to_type && (formed || matches!(from_type, SqlType::Char(_)))
         }
         (true, false) | (false, true) => true,
         (false, false) => is_number(a) && is_number(b) && a != b && !b.is_floating() && !widens(a, b),

@@ -269,7 +269,7 @@ impl JsonFunction {
             let value = |i: usize| json_value(&fields[i], arrays[i].as_ref(), row);
             let document = match &self.kind {
                 Kind::BuildObject(_) => {
-                    if arrays.len() % 2 != 0 {
+                    if !arrays.len().is_multiple_of(2) {
                         return Err(Error::new(
                             crate::SqlState::INVALID_PARAMETER_VALUE,
                             "argument list must have even number of elements",

@@ -510,7 +510,7 @@ fn conflicts_and_returning_are_expressions_over_rows() {
     assert_eq!(printed(&plan.schema, &[new.slice(0, 1)])[0].split('|').nth(1), Some("oneone"));
     assert_eq!(printed(&plan.schema, &[new.slice(0, 1)])[0].split('|').next_back(), Some("5"));
     let wanted = condition.as_ref().unwrap().evaluate(&both, &values).unwrap();
-    assert_eq!(printed(&wanted.schema(), &[wanted.clone()]), ["t", "t", "f"]);
+    assert_eq!(printed(&wanted.schema(), std::slice::from_ref(&wanted)), ["t", "t", "f"]);
     let returning = plan.returning.unwrap();
     let returned = returning.evaluate(&existing.slice(1, 1), &values).unwrap();
     assert_eq!(printed(&returning.schema, &[returned]), ["20|two"]);
