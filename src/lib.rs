@@ -3,6 +3,9 @@
 //! Layers, each using only those below it (`ARCHITECTURE.md` is the map):
 //! `pgwire`, `http` → `database` → `sql` | `connectors` → `engine`; all may use `declared`, `types`, `names`, `error`, `world`.
 
+// In the product a value that is not there is an error or a proof; tests may unwrap.
+#![deny(clippy::unwrap_used)]
+
 pub mod config;
 pub mod connectors;
 pub mod database;

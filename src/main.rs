@@ -1,5 +1,8 @@
 //! The command line: `tidemill serve`, `sql`, `check`.
 
+// In the product a value that is not there is an error or a proof; tests may unwrap.
+#![deny(clippy::unwrap_used)]
+
 mod cli;
 
 use std::process::ExitCode;
