@@ -261,6 +261,6 @@ fn a_session_says_that_it_lives_and_ends_when_dropped() {
     session.heartbeat();
     assert_eq!(server.seen("/session/heartbeat").len(), 1);
     drop(session);
-    let ended = server.seen("/session").into_iter().filter(|s| s.query.get("delete").is_some()).count();
+    let ended = server.seen("/session").into_iter().filter(|s| s.query.contains_key("delete")).count();
     assert_eq!(ended, 1);
 }

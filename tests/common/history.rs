@@ -224,7 +224,7 @@ impl Changes for Following {
             return Ok(None);
         }
         let from = self.at + 1;
-        let together = from % 3 == 0 && from < self.history.end && from != self.intent;
+        let together = from.is_multiple_of(3) && from < self.history.end && from != self.intent;
         self.at = if together { from + 1 } else { from };
         Ok(Some(TickDelta { tick: self.at, delta: Some(self.history.delta(from..=self.at)) }))
     }
