@@ -60,7 +60,7 @@ pub struct Seen {
 }
 
 /// Progress (generation, fence, epoch) and rows by key, as a rollback restores them.
-type State = (Option<(u64, u64, u64)>, BTreeMap<Option<i64>, i64>);
+type Saved = (Option<(u64, u64, u64)>, BTreeMap<Option<i64>, i64>);
 
 #[derive(Default)]
 struct Model {
@@ -79,7 +79,7 @@ struct Model {
     target: BTreeMap<Option<i64>, i64>,
     changes: Vec<(char, Option<i64>, i64)>,
     /// What the open transaction began with.
-    before: Option<State>,
+    before: Option<Saved>,
     commits: Vec<u64>,
     /// Name and type of the target's columns, once it is made.
     columns: Vec<Vec<String>>,
