@@ -5,6 +5,8 @@
 
 // In the product a value that is not there is an error or a proof; tests may unwrap.
 #![deny(clippy::unwrap_used)]
+// The documentation is for those who work on the house: it is built with private items.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod config;
 pub mod connectors;

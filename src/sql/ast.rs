@@ -345,7 +345,7 @@ pub enum TableBody {
     },
 }
 
-/// CREATE [MATERIALIZED] VIEW.
+/// CREATE \[MATERIALIZED\] VIEW.
 #[derive(Clone, Debug)]
 pub struct CreateView {
     /// Its name.
@@ -492,7 +492,7 @@ pub struct Explain {
     pub analyze: bool,
     /// Whether more is told.
     pub verbose: bool,
-    /// What is explained: a query, CREATE [MATERIALIZED] VIEW, INSERT …
+    /// What is explained: a query, CREATE \[MATERIALIZED\] VIEW, INSERT …
     pub statement: Box<Statement>,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! [`RELATIONS`] has the columns of every relation there is; rows of those that are not always empty are made from
 //! the catalog when a query reads them ([`table`]). [`function`] has the functions that come with them, and
-//! [`rewrite`] brings a client's query into a shape that the planner knows.
+//! [`mod@rewrite`] brings a client's query into a shape that the planner knows.
 
 mod classes;
 mod expand;
