@@ -18,7 +18,7 @@ use crate::engine::plan::explain::explain;
 use crate::engine::plan::lower::lower;
 use crate::engine::runtime::circuit::Circuit;
 use crate::engine::runtime::core::{Command, Core, Reply};
-use crate::engine::runtime::hydrate::Construction;
+use crate::engine::runtime::hydrate::{Construction, Recorder};
 use crate::engine::runtime::inbox::{Inbox, Item, shut_down};
 use crate::engine::runtime::replay::ReplayReport;
 use crate::engine::runtime::shared::{Holds, Progress, Shared};
@@ -55,6 +55,19 @@ impl Default for EngineConfig {
 /// A running engine. Clones are the same engine; when the last one goes, it is shut down.
 #[derive(Clone)]
 pub struct Engine(Arc<Handle>);
+
+/// A view's changes are recorded as long as it is under construction, however that ends.
+struct Recording<'a> {
+    engine: &'a Engine,
+    recorder: Arc<Recorder>,
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        // When the tick thread is gone, so is its side of the recorder.
+        let _ = self.engine.0.shared.inbox.command(Command::Abandon(Arc::clone(&self.recorder)));
+    }
+}
 
 struct Handle {
     shared: Arc<Shared>,
@@ -119,16 +132,14 @@ impl Engine {
         let mut construction = Construction::new(spec)?;
         let (id, reads) = (construction.id, construction.reads());
         let begun = self.ask(|reply| Command::Begin(id, reads, reply))?;
-        let recorder = Arc::clone(&begun.recorder);
-        if let Err(error) = construction.hydrate(&begun) {
-            // When the tick thread is gone, so is its recorder.
-            let _ = self.0.shared.inbox.command(Command::Abandon(recorder));
-            return Err(error);
-        }
+        let recording = Recording { engine: self, recorder: Arc::clone(&begun.recorder) };
+        construction.hydrate(&begun)?;
         if let Some(attached) = begun.attached {
             self.wait_durable(attached)?;
         }
+        // The snapshots it began with are not needed any more, and cost memory.
         drop(begun);
+        let recorder = Arc::clone(&recording.recorder);
         self.ask(|reply| Command::Splice(Box::new(construction), recorder, reply))
     }
 
@@ -283,5 +294,97 @@ impl Receipt {
     /// As [`wait`](Self::wait).
     pub async fn applied(self) -> Result<Tick> {
         self.rx.await.unwrap_or_else(|_| Err(shut_down()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use arrow::datatypes::SchemaRef;
+    use datafusion::logical_expr::LogicalPlanBuilder;
+
+    use super::*;
+    use crate::engine::ops::output::View;
+    use crate::engine::plan::CollectionSource;
+    use crate::engine::runtime::circuit::Body;
+    use crate::engine::runtime::operator::{Operator, Output};
+    use crate::engine::{Delta, InputChange};
+
+    fn rows(values: &[i64]) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+        RecordBatch::try_from_iter_with_nullable([("x", column, true)]).unwrap()
+    }
+
+    fn schema() -> SchemaRef {
+        rows(&[]).schema()
+    }
+
+    fn spec(id: u64, from: u64) -> ViewSpec {
+        let source = CollectionSource { id: CollectionId(from), schema: schema(), key: vec![] };
+        let plan = LogicalPlanBuilder::scan("t", Arc::new(source), None).unwrap().build().unwrap();
+        ViewSpec { id: CollectionId(id), name: format!("v{id}"), schema: schema(), plan }
+    }
+
+    /// Hands on until it is given a 13.
+    struct Superstitious;
+
+    impl Operator for Superstitious {
+        fn push(&mut self, _port: usize, delta: Delta, out: &mut Output) -> Result<()> {
+            if delta.rows == rows(&[13]) {
+                return Err(Error::new(SqlState::OUT_OF_MEMORY, "unlucky"));
+            }
+            out.deltas.push(delta);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_view_that_stops_says_so_and_the_others_go_on() {
+        let engine = Engine::open(EngineConfig::default()).unwrap();
+        let t = CollectionId(1);
+        let input = InputSpec { id: t, name: "t".into(), schema: schema(), key: vec![], retain: true };
+        engine.create_input(input).unwrap();
+        let insert = |value: i64| {
+            let changes = vec![(t, InputChange::Delta(Delta::insert(rows(&[value]))))];
+            engine.submit(Transaction { changes, progress: vec![] }).wait().unwrap();
+        };
+        // v2 by way of the operator above, v3 reads v2, v4 reads t.
+        let mut circuit = Circuit::default();
+        let id = CollectionId(2);
+        let tap = circuit.add(id, Body::Tap { after: 0 }, &[]);
+        let node = circuit.add(id, Body::Operator(Box::new(Superstitious)), &[tap]);
+        let root = circuit.add(id, Body::View(Box::new(View::new(&schema()))), &[node]);
+        let (name, spec_2) = ("v2".to_string(), spec(2, 1));
+        let construction = Construction { id, name, spec: spec_2, circuit, taps: vec![(t, tap)], root };
+        let begun = engine.ask(|reply| Command::Begin(id, vec![t], reply)).unwrap();
+        engine.ask(|reply| Command::Splice(Box::new(construction), begun.recorder, reply)).unwrap();
+        engine.create_view(spec(3, 2)).unwrap();
+        engine.create_view(spec(4, 1)).unwrap();
+        let followed = engine.subscribe(CollectionId(3), SubscribeFrom::Now).unwrap();
+        insert(1);
+        insert(13);
+        insert(2);
+        let read = |id: u64| engine.snapshot().collection(CollectionId(id)).unwrap().batches();
+        for stopped in [2, 3] {
+            let error = read(stopped).unwrap_err();
+            assert_eq!((error.sqlstate, error.message.as_str()), (SqlState::OUT_OF_MEMORY, "unlucky"));
+            assert!(error.detail.unwrap().contains(&format!("\"v{stopped}\" has stopped")));
+            let again = engine.subscribe(CollectionId(stopped), SubscribeFrom::Now).err().unwrap();
+            assert_eq!(again.sqlstate, SqlState::OUT_OF_MEMORY);
+        }
+        assert_eq!(read(4).unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+        assert!(followed.recv_timeout(Duration::ZERO).unwrap().unwrap().delta.is_some());
+        assert_eq!(followed.recv_timeout(Duration::ZERO).unwrap_err().sqlstate, SqlState::OUT_OF_MEMORY);
+        let late = engine.create_view(spec(5, 3)).unwrap_err();
+        assert_eq!(late.sqlstate, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+        let failed: Vec<u64> =
+            engine.stats().collections.iter().filter(|c| c.failed.is_some()).map(|c| c.id.0).collect();
+        assert_eq!(failed, [2, 3]);
+        engine.drop_collections(&[CollectionId(3), CollectionId(2)]).unwrap();
+        // Made anew it is as good as new.
+        engine.create_view(spec(2, 1)).unwrap();
+        assert_eq!(read(2).unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
     }
 }

@@ -162,11 +162,13 @@ impl Job {
     /// Writes the base, waits until it may take effect, lets it. `None`: it was over before that.
     fn run(self, shared: &Shared) -> Result<Option<Compacted>> {
         let path = base_path(&self.dir, self.tick);
-        let written = self.write(&path);
-        if let Err(error) = written {
-            // A half-written base takes up room and is never read.
-            let _ = fs::remove_file(&path);
-            return Err(error);
+        match self.write(&path, shared) {
+            Ok(true) => {}
+            unfinished => {
+                // Half a base takes up room and is never read; the next start tries to remove it again.
+                let _ = fs::remove_file(&path);
+                return unfinished.map(|_| None);
+            }
         }
         world::crash_point("compact.written");
         if !shared.holds.wait_past(self.tick) {
@@ -182,7 +184,8 @@ impl Job {
         Ok(Some(Compacted { base: JournalFile { path, tick: self.tick, bytes }, removed: self.segments }))
     }
 
-    fn write(&self, path: &Path) -> Result<()> {
+    /// Writes the base; false when it was over before that.
+    fn write(&self, path: &Path, shared: &Shared) -> Result<bool> {
         let file = File::create(path).map_err(|e| io_error(path, "create", e))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(|e| io_error(path, "write", e));
@@ -194,6 +197,9 @@ impl Job {
         for id in &self.kept {
             let Some(collection) = self.snapshot.collection(*id) else { continue };
             for delta in collection.deltas()? {
+                if shared.holds.stopped() {
+                    return Ok(false);
+                }
                 put(writer.changes(self.tick, self.tick, &[], &[(*id, &[delta])])?)?;
             }
         }
@@ -201,7 +207,8 @@ impl Job {
         put(writer.mark(Kind::End, self.tick, self.tick))?;
         let file = out.into_inner().map_err(|e| io_error(path, "write", e.into_error()))?;
         file.sync_all().map_err(|e| io_error(path, "fsync", e))?;
-        sync_dir(&self.dir)
+        sync_dir(&self.dir)?;
+        Ok(true)
     }
 
     /// Copies the records of inputs that keep no rows, and what says who sees them.

@@ -180,3 +180,53 @@ impl Durability {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::error::SqlState;
+
+    #[test]
+    fn after_a_failed_fsync_nothing_is_promised() {
+        let durability = Arc::new(Durability::new(5));
+        let sync = Arc::clone(&durability);
+        let thread = std::thread::spawn(move || sync.run());
+        let good = Arc::new(tempfile::tempfile().unwrap());
+        durability.admit(6).unwrap();
+        durability.written(6, Some((&PathBuf::from("good"), &good)));
+        durability.wait(6).unwrap();
+        // A pipe cannot be synced.
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let bad = Arc::new(File::from(OwnedFd::from(writer)));
+        durability.written(7, Some((&PathBuf::from("bad"), &bad)));
+        let error = durability.wait(7).unwrap_err();
+        assert_eq!(error.sqlstate, SqlState::IO_ERROR);
+        assert!(error.message.contains("\"bad\""), "{error}");
+        durability.written(8, Some((&PathBuf::from("good"), &good)));
+        assert!(durability.wait(8).is_err());
+        assert!(durability.admit(9).is_err());
+        assert_eq!(durability.durable(), 6);
+        durability.wait(6).unwrap();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_writer_waits_when_too_much_is_in_flight() {
+        let durability = Arc::new(Durability::new(0));
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        durability.admit(UNDURABLE_TICKS_MAX).unwrap();
+        durability.written(UNDURABLE_TICKS_MAX, Some((&PathBuf::from("f"), &file)));
+        let writer = Arc::clone(&durability);
+        let waiting = std::thread::spawn(move || writer.admit(UNDURABLE_TICKS_MAX + 1));
+        let sync = Arc::clone(&durability);
+        let thread = std::thread::spawn(move || sync.run());
+        waiting.join().unwrap().unwrap();
+        assert_eq!(durability.durable(), UNDURABLE_TICKS_MAX);
+        durability.stop();
+        thread.join().unwrap();
+        let late = durability.wait(UNDURABLE_TICKS_MAX + 5).unwrap_err();
+        assert_eq!(late.sqlstate, SqlState::ADMIN_SHUTDOWN);
+    }
+}

@@ -105,6 +105,11 @@ impl Holds {
         }
     }
 
+    /// Whether it is over.
+    pub(crate) fn stopped(&self) -> bool {
+        self.ticks.lock().1
+    }
+
     /// Nobody needs to wait any more.
     pub(crate) fn stop(&self) {
         self.ticks.lock().1 = true;
