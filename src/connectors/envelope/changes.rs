@@ -65,7 +65,27 @@ impl ChangesBuilder {
         Ok(())
     }
 
-    /// Takes the last row out again. Rows before a truncation stay.
+    /// Adds a row that replaces the one of its key but for the values of some columns, which stay; `field` leaves these out.
+    ///
+    /// # Errors
+    /// The inner one: why the row is bad.
+    pub fn push_patch(
+        &mut self,
+        unchanged: &[usize],
+        field: impl FnMut(usize, &mut ColumnBuilder) -> std::result::Result<bool, FieldError>,
+    ) -> Result<std::result::Result<(), BadField>> {
+        self.close()?;
+        if let Err(bad) = self.rows.push(field) {
+            return Ok(Err(bad));
+        }
+        let stays = BooleanArray::from(vec![true]);
+        let unchanged = unchanged.iter().map(|i| (*i, stays.clone())).collect();
+        self.closed.push(InputChange::Patch { rows: self.rows.finish()?, unchanged });
+        self.closed_rows += 1;
+        Ok(Ok(()))
+    }
+
+    /// Takes the last row out again. What a truncation or a patch has closed stays.
     pub fn spoil_last(&mut self) {
         if self.removes.pop().is_some() {
             self.rows.spoil_last();

@@ -2,7 +2,8 @@
 //!
 //! With a key, an event replaces or deletes the row of its key, whatever was there: what the event says of the row
 //! before is only read for its key, since by default PostgreSQL tells little more of it, padded with defaults. A
-//! change of key comes as a delete and a create. Without a key, rows are taken back by the values they had, so every
+//! change of key comes as a delete and a create. Large values that an update does not tell, since they did not change,
+//! stay as they are. Without a key, rows are taken back by the values they had, so every
 //! event must tell the whole old row.
 
 use arrow::datatypes::{DataType, Schema};
@@ -101,7 +102,11 @@ impl DebeziumReader {
                 } else if event.has_before && self.key_differs(key, text) {
                     self.push_delete(text, key, changes)?;
                 }
-                let pushed = self.push_after(&event, text, columns, changes);
+                let unchanged = self.unchanged(text);
+                if !unchanged.is_empty() && op == "u" && !key.is_empty() && changes.len() == first {
+                    return self.push_patch(&unchanged, text, columns, changes);
+                }
+                let pushed = self.push_after(text, columns, changes);
                 while pushed.is_err() && changes.len() > first {
                     changes.spoil_last();
                 }
@@ -197,9 +202,24 @@ impl DebeziumReader {
         self.encodings.get(column).copied().unwrap_or_default()
     }
 
+    /// The row after as it is told; what it does not tell, the row before may.
+    fn cell_after<'a>(&'a self, column: usize, text: &'a str) -> Cell<'a> {
+        match self.after.cell(column, text) {
+            after if !is_unavailable(after) => after,
+            after => match self.before.cell(column, text) {
+                Cell::Missing => after,
+                before => before,
+            },
+        }
+    }
+
+    /// The columns whose values the event does not tell, because they stay as they are.
+    fn unchanged(&self, text: &str) -> Vec<usize> {
+        (0..self.names.len()).filter(|i| is_unavailable(self.cell_after(*i, text))).collect()
+    }
+
     fn push_after(
         &self,
-        event: &Event<'_>,
         text: &str,
         columns: Columns<'_>,
         changes: &mut ChangesBuilder,
@@ -208,16 +228,35 @@ impl DebeziumReader {
             if let Some(appended) = columns.append_included(i, column) {
                 return appended;
             }
-            let mut cell = self.after.cell(i, text);
-            if is_unavailable(cell) {
-                cell = match self.before.cell(i, text) {
-                    known if event.has_before && known != Cell::Missing && !is_unavailable(known) => known,
-                    _ => return Err(unavailable()),
-                };
+            match self.cell_after(i, text) {
+                cell if is_unavailable(cell) => Err(unavailable()),
+                cell => column.append(cell, self.encoding(i)).map(|()| true),
             }
-            column.append(cell, self.encoding(i)).map(|()| true)
         };
         changes.push(false, row).map_err(|bad| BadFormat::from(bad).into())
+    }
+
+    /// Changes the key's row in all columns but those that stay.
+    fn push_patch(
+        &self,
+        unchanged: &[usize],
+        text: &str,
+        columns: Columns<'_>,
+        changes: &mut ChangesBuilder,
+    ) -> Result<(), NotUnderstood> {
+        let row = |i: usize, column: &mut ColumnBuilder| {
+            if unchanged.contains(&i) {
+                return Ok(false);
+            }
+            match columns.append_included(i, column) {
+                Some(appended) => appended,
+                None => column.append(self.cell_after(i, text), self.encoding(i)).map(|()| true),
+            }
+        };
+        match changes.push_patch(unchanged, row) {
+            Ok(pushed) => pushed.map_err(|bad| BadFormat::from(bad).into()),
+            Err(e) => Err(NotUnderstood { sqlstate: e.sqlstate, reason: e.message, of_key: false }),
+        }
     }
 
     /// Takes the row before back, by all its values.

@@ -113,7 +113,8 @@ impl Source {
     }
 }
 
-/// A change, a line a row: `+` comes, `-` goes, `=` replaces by key, `x` goes by key.
+/// A change, a line a row: `+` comes, `-` goes, `=` replaces by key, `x` goes by key,
+/// `~` replaces by key but for the columns of these positions.
 fn show(change: &InputChange) -> Vec<String> {
     let lines = |rows: &RecordBatch, sign: &dyn Fn(usize) -> &'static str| -> Vec<String> {
         let members = member_names(rows.schema_ref());
@@ -135,7 +136,10 @@ fn show(change: &InputChange) -> Vec<String> {
             Some(d) if d.value(row) => "x",
             _ => "=",
         }),
-        InputChange::Patch { .. } => vec!["patch".to_string()],
+        InputChange::Patch { rows, unchanged } => {
+            let columns: Vec<usize> = unchanged.iter().map(|(column, _)| *column).collect();
+            lines(rows, &|_| "~").into_iter().map(|line| format!("{line} but {columns:?}")).collect()
+        }
         InputChange::Truncate => vec!["truncate".to_string()],
     }
 }
@@ -412,15 +416,27 @@ fn debezium_types_with_a_schema_go_by_their_semantic_names() {
 }
 
 #[test]
-fn debezium_values_left_out() {
-    let s = source(ID_NAME, Envelope::Debezium, &[0]);
-    s.check(
+fn debezium_values_left_out_stay_as_they_are() {
+    let left_out = "__debezium_unavailable_value";
+    source(ID_NAME, Envelope::Debezium, &[0]).check(
         &[
-            r#"{"op":"u","before":null,"after":{"id":1,"name":"__debezium_unavailable_value"}}"#,
-            r#"{"op":"u","before":{"id":1,"name":"old"},"after":{"id":1,"name":"__debezium_unavailable_value"}}"#,
+            r#"{"op":"u","before":null,"after":{"id":1,"name":"new"}}"#,
+            &format!(r#"{{"op":"u","before":null,"after":{{"id":1,"name":"{left_out}"}}}}"#),
+            &format!(
+                r#"{{"op":"u","before":{{"id":1,"name":"old"}},"after":{{"id":1,"name":"{left_out}"}}}}"#
+            ),
+            // The row that would have the value is another one.
+            &format!(r#"{{"op":"u","before":{{"id":2}},"after":{{"id":1,"name":"{left_out}"}}}}"#),
+            &format!(r#"{{"op":"u","before":null,"after":{{"id":"x","name":"{left_out}"}}}}"#),
         ],
-        &[r#"={"id":1,"name":"old"}"#],
-        &["column \"name\": the event leaves the value out"],
+        &[r#"={"id":1,"name":"new"}"#, r#"~{"id":1,"name":null} but [1]"#, r#"={"id":1,"name":"old"}"#],
+        &["column \"name\": the event leaves the value out", "column \"id\""],
+    );
+    let bytes = [("id", "int!"), ("b", "bytea!")];
+    source(&bytes, Envelope::Debezium, &[0]).check(
+        &[r#"{"op":"u","after":{"id":1,"b":"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="}}"#],
+        &[r#"~{"id":1,"b":"\\x"} but [1]"#],
+        &[],
     );
 }
 

@@ -93,6 +93,8 @@ impl ClientSettings {
         config.set("client.id", "tidemill");
         // A broker that comes back is found again quickly.
         config.set("reconnect.backoff.max.ms", "2000");
+        // New partitions show up after this long.
+        config.set("topic.metadata.refresh.interval.ms", "30000");
         for (name, value) in &self.properties {
             config.set(name, value);
         }

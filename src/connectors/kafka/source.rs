@@ -70,8 +70,6 @@ impl Source for KafkaSource {
                 if settings.read_uncommitted { "read_uncommitted" } else { "read_committed" },
             )
             .set("allow.auto.create.topics", "false")
-            // New partitions show up after this long.
-            .set("topic.metadata.refresh.interval.ms", "30000")
             .set("statistics.interval.ms", "1000")
             .create_with_context(context)
             .map_err(|e| settings.client.error("connect to", &e))?;
