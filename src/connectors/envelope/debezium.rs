@@ -24,6 +24,8 @@ use crate::error::SqlState;
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 /// The same, in a column of bytes.
 const UNAVAILABLE_BASE64: &str = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
+/// The same, in a column of arrays of text.
+const UNAVAILABLE_ARRAY: &str = "[\"__debezium_unavailable_value\"]";
 
 /// Reads change events.
 #[derive(Debug)]
@@ -300,7 +302,7 @@ impl DebeziumReader {
 }
 
 fn is_unavailable(cell: Cell<'_>) -> bool {
-    matches!(cell, Cell::Text(UNAVAILABLE | UNAVAILABLE_BASE64))
+    matches!(cell, Cell::Text(UNAVAILABLE | UNAVAILABLE_BASE64) | Cell::Nested(UNAVAILABLE_ARRAY))
 }
 
 fn unavailable() -> FieldError {

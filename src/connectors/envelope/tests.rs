@@ -7,9 +7,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::*;
-use crate::connectors::format::column::TYPE_KEY;
 use crate::connectors::format::encode::{RowWriter, member_names};
 use crate::connectors::{FormatSpec, Include, OptionValue};
+use crate::types::TYPE_KEY;
 
 fn field(name: &str, sql_type: &str) -> Field {
     let data_type = match sql_type.trim_end_matches('!') {

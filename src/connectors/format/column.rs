@@ -17,9 +17,7 @@ use super::cell::{Cell, Row};
 use super::scan::Scanner;
 use super::values::{self, Encoding, FieldError, FieldResult};
 use crate::error::{Error, Result, SqlState};
-
-/// Metadata key of a field whose Arrow type does not tell its SQL type: `uuid`, `jsonb`, `json`.
-pub const TYPE_KEY: &str = "tidemill.type";
+use crate::types::TYPE_KEY;
 
 /// A column under construction.
 #[derive(Debug)]

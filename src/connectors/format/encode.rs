@@ -6,12 +6,13 @@ use arrow::array::{
 };
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Schema, Time64MicrosecondType, TimeUnit,
+    IntervalMonthDayNanoType, IntervalUnit, Schema, Time64MicrosecondType, TimeUnit,
     TimestampMicrosecondType,
 };
 
-use super::{CsvOptions, datetime, is_json, jsonb, number};
+use super::{CsvOptions, datetime, is_json, number, quote};
 use crate::error::{Error, Result};
+use crate::types;
 
 /// The columns of a batch, ready to be written value by value.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub struct RowWriter<'a> {
 pub fn member_names(schema: &Schema) -> Vec<String> {
     let member = |name: &str| {
         let mut out = String::new();
-        jsonb::write_string(name, &mut out);
+        quote::write_string(name, &mut out);
         out.push(':');
         out
     };
@@ -112,7 +113,7 @@ impl<'a> Column<'a> {
             | Column::Json(_) => self.write_plain(row, 'T', out),
             Column::Float32(a) if a.value(row).is_finite() => self.write_plain(row, 'T', out),
             Column::Float64(a) if a.value(row).is_finite() => self.write_plain(row, 'T', out),
-            Column::Text(a) => jsonb::write_string(a.value(row), out),
+            Column::Text(a) => quote::write_string(a.value(row), out),
             // The text of all others has no character that JSON would escape, but for bytea's backslash.
             Column::Bytea(_) => {
                 out.push_str("\"\\");
@@ -167,7 +168,11 @@ impl<'a> Column<'a> {
                     out.push_str("+00:00");
                 }
             }
-            Column::Interval(a) => write_interval(a.value(row), out),
+            Column::Interval(a) => {
+                let mut text = Vec::new();
+                types::format_interval(a.value(row), &mut text);
+                out.push_str(&String::from_utf8_lossy(&text));
+            }
             Column::List(..) => self.write_json(row, out),
         }
     }
@@ -193,38 +198,6 @@ fn write_float(value: f64, shown: impl std::fmt::Debug, out: &mut String) {
         if out.get(start..).is_some_and(|t| t.ends_with(".0")) {
             out.truncate(out.len() - 2);
         }
-    }
-}
-
-/// `1 year 2 mons 3 days 04:05:06.7`, as PostgreSQL's default style.
-fn write_interval(value: IntervalMonthDayNano, out: &mut String) {
-    use std::fmt::Write;
-    let start = out.len();
-    let (years, months, days) = (value.months / 12, value.months % 12, value.days);
-    let mut negative_before = false;
-    for (n, name) in [(years, "year"), (months, "mon"), (days, "day")] {
-        if n == 0 {
-            continue;
-        }
-        let gap = if out.len() > start { " " } else { "" };
-        // After a negative part, a positive one says so.
-        let sign = if negative_before && n > 0 { "+" } else { "" };
-        let plural = if n == 1 { "" } else { "s" };
-        let written = write!(out, "{gap}{sign}{n} {name}{plural}");
-        debug_assert!(written.is_ok(), "writing to a String does not fail");
-        negative_before = n < 0;
-    }
-    let micros = value.nanoseconds / 1000;
-    if micros != 0 || out.len() == start {
-        if out.len() > start {
-            out.push(' ');
-        }
-        if micros < 0 {
-            out.push('-');
-        } else if negative_before {
-            out.push('+');
-        }
-        datetime::write_time(micros.saturating_abs(), out);
     }
 }
 
@@ -310,8 +283,9 @@ mod tests {
 
     use super::*;
     use crate::connectors::format::cell::Cell;
-    use crate::connectors::format::column::{ColumnBuilder, TYPE_KEY};
+    use crate::connectors::format::column::ColumnBuilder;
     use crate::connectors::format::values::Encoding;
+    use crate::types::TYPE_KEY;
 
     fn batch(columns: &[(&str, DataType, Option<&str>, &[Cell<'_>])]) -> RecordBatch {
         let mut fields = Vec::new();
@@ -360,7 +334,7 @@ mod tests {
                 "v",
                 DataType::Interval(IntervalUnit::MonthDayNano),
                 None,
-                &[Cell::Text("14 months -3 days 1 second")],
+                &[Cell::Text("14 mons -3 days 00:00:01")],
             ),
             ("z", DataType::Boolean, None, &[Cell::Null]),
         ]);

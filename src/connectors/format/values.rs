@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use arrow::datatypes::IntervalMonthDayNano;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,8 +9,9 @@ use base64::prelude::BASE64_STANDARD;
 use super::cell::{Cell, Row};
 use super::number::{self, NumberError};
 use super::scan::{Malformed, Scanner};
-use super::{datetime, jsonb};
-use crate::error::SqlState;
+use super::{datetime, quote};
+use crate::error::{Error, SqlState};
+use crate::types;
 
 /// How a producer wrote a value, where its SQL type alone does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +81,12 @@ pub struct FieldError {
 
 /// What became of a cell.
 pub type FieldResult<T> = std::result::Result<T, FieldError>;
+
+impl From<Error> for FieldError {
+    fn from(e: Error) -> Self {
+        FieldError { sqlstate: e.sqlstate, message: e.to_string() }
+    }
+}
 
 impl FieldError {
     pub(super) fn syntax(type_name: &str, text: &str) -> Self {
@@ -386,9 +392,7 @@ pub(super) fn interval(cell: Cell<'_>, encoding: Encoding) -> FieldResult<Interv
             let nanos = units(n, unit, NAME)?.checked_mul(1000).ok_or_else(|| FieldError::range(NAME, n))?;
             Ok(IntervalMonthDayNano::new(0, 0, nanos))
         }
-        (Cell::Text(text), _) => {
-            parse_interval_month_day_nano(text).map_err(|_| FieldError::syntax(NAME, text))
-        }
+        (Cell::Text(text), _) => types::parse_interval(text).map_err(FieldError::from),
         _ => Err(FieldError::kind(NAME, cell)),
     }
 }
@@ -412,7 +416,7 @@ pub(super) fn json<'a>(cell: Cell<'a>, encoding: Encoding) -> FieldResult<Cow<'a
         (Cell::Text(text), Encoding::JsonText) => json_document(text).map(Cow::Borrowed),
         (Cell::Text(text), _) => {
             let mut quoted = String::with_capacity(text.len() + 2);
-            jsonb::write_string(text, &mut quoted);
+            quote::write_string(text, &mut quoted);
             Ok(Cow::Owned(quoted))
         }
         (Cell::Nested(text), _) => Ok(Cow::Borrowed(text)),
@@ -422,8 +426,7 @@ pub(super) fn json<'a>(cell: Cell<'a>, encoding: Encoding) -> FieldResult<Cow<'a
 
 /// The same in jsonb's one form.
 pub(super) fn json_normalised(cell: Cell<'_>, encoding: Encoding) -> FieldResult<String> {
-    let text = json(cell, encoding)?;
-    jsonb::normalise(&text).map_err(|m| malformed_json(m, &text))
+    types::json::normalize(&json(cell, encoding)?).map_err(FieldError::from)
 }
 
 #[cfg(test)]

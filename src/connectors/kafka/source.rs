@@ -15,7 +15,7 @@ use super::client::{self, Report};
 use super::position::Position;
 use super::settings::{SourceSettings, Start, reason};
 use crate::connectors::envelope::{Decoder, NotUnderstood, Record};
-use crate::connectors::format::jsonb;
+use crate::connectors::format::quote;
 use crate::connectors::{BadRecord, Source, SourceBatch, SourceContext};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
@@ -433,14 +433,14 @@ fn headers_json(message: &BorrowedMessage<'_>) -> String {
         if out.len() > 1 {
             out.push(',');
         }
-        jsonb::write_string(header.key, &mut out);
+        quote::write_string(header.key, &mut out);
         out.push(':');
         match header.value.map(std::str::from_utf8) {
             None => out.push_str("null"),
-            Some(Ok(text)) if !text.contains('\0') => jsonb::write_string(text, &mut out),
+            Some(Ok(text)) if !text.contains('\0') => quote::write_string(text, &mut out),
             Some(_) => {
                 let digits = hex::encode(header.value.unwrap_or_default());
-                jsonb::write_string(&format!("\\x{digits}"), &mut out);
+                quote::write_string(&format!("\\x{digits}"), &mut out);
             }
         }
     }
