@@ -10,11 +10,12 @@ use arrow::array::{
 use arrow::datatypes::{DataType, FieldRef};
 
 use super::SqlType;
-use super::datetime::{parse_date, parse_interval, parse_time, parse_timestamp, parse_timestamptz};
+use super::datetime::{parse_date, parse_time, parse_timestamp, parse_timestamptz};
 use super::input::{
     check_json, check_string, normalize_jsonb, parse_array_text, parse_bool, parse_bytea, parse_float,
     parse_float4, parse_int, parse_uuid,
 };
+use super::interval::parse_interval;
 use super::numeric::parse_decimal;
 use crate::error::{Error, Result};
 

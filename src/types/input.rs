@@ -7,7 +7,8 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 
-use super::datetime::{parse_date, parse_interval, parse_time, parse_timestamp, parse_timestamptz};
+use super::datetime::{parse_date, parse_time, parse_timestamp, parse_timestamptz};
+use super::interval::parse_interval;
 use super::numeric::parse_decimal;
 use super::{SqlType, invalid_text, json, out_of_range};
 use crate::error::{Error, Result, SqlState};

@@ -7,6 +7,7 @@
 mod builder;
 mod datetime;
 mod input;
+mod interval;
 pub mod json;
 mod numeric;
 mod output;
@@ -19,11 +20,9 @@ use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 pub use builder::TextBuilder;
-pub use datetime::{
-    Moment, format_date, format_interval, format_time, format_timestamp, format_timestamptz, parse_interval,
-    parse_zone,
-};
+pub use datetime::{Moment, format_date, format_time, format_timestamp, format_timestamptz, parse_zone};
 pub use input::{parse_array_text, parse_text};
+pub use interval::{format_interval, parse_interval};
 pub use numeric::{format_decimal, parse_decimal};
 pub use output::{TextFormat, write_text, write_text_with};
 pub use parse::sql_type_of;

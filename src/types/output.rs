@@ -12,7 +12,8 @@ use arrow::datatypes::{
 };
 
 use super::SqlType;
-use super::datetime::{format_date, format_interval, format_time, format_timestamp, format_timestamptz};
+use super::datetime::{format_date, format_time, format_timestamp, format_timestamptz};
+use super::interval::format_interval;
 use super::numeric::format_decimal;
 use crate::error::{Error, Result};
 
@@ -48,6 +49,7 @@ pub fn write_text_with(
         return Ok(());
     }
     match array.data_type() {
+        DataType::Null => {}
         DataType::Boolean => out.push(if array.as_boolean().value(row) { b't' } else { b'f' }),
         DataType::Int8 => integer::<Int8Type>(array, row, out),
         DataType::Int16 => integer::<Int16Type>(array, row, out),

@@ -148,8 +148,15 @@ impl ScalarUDFImpl for Cast {
 
 /// Casts a column.
 fn convert(array: &dyn Array, from: &Field, to: &FieldRef, mode: Mode) -> crate::Result<ArrayRef> {
-    if array.null_count() == array.len() {
+    if array.logical_null_count() == array.len() {
         return Ok(new_null_array(to.data_type(), array.len()));
+    }
+    // DataFusion's own functions also want types that no column has.
+    let canonical = SqlType::of(to).field_ref(to.name(), to.is_nullable());
+    if canonical.data_type() != to.data_type() && !is_number(to.data_type()) {
+        let value = convert(array, from, &canonical, mode)?;
+        let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
+        return Ok(arrow::compute::cast_with_options(&value, to.data_type(), &options)?);
     }
     let (is_text, to_text) = (is_string(array.data_type()), is_string(to.data_type()));
     if is_text {

@@ -315,7 +315,7 @@ impl JsonFunction {
 
 /// A value as JSON text.
 fn json_value(field: &FieldRef, array: &dyn Array, row: usize) -> crate::Result<String> {
-    if array.is_null(row) {
+    if array.is_null(row) || array.data_type().is_null() {
         return Ok("null".to_string());
     }
     let mut text = Vec::new();

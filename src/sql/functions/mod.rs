@@ -4,8 +4,10 @@ pub mod arithmetic;
 pub mod cast;
 pub mod json;
 pub mod length;
+pub mod operators;
 pub mod series;
 pub mod session;
+pub mod temporal;
 mod text;
 
 use std::collections::HashMap;
@@ -56,7 +58,8 @@ impl Functions {
             .into_iter()
             .chain(json::functions())
             .chain(text::functions())
-            .chain([length::array_length()]);
+            .chain([length::array_length()])
+            .chain(temporal::functions());
         for function in SessionStateDefaults::default_scalar_functions().into_iter().chain(ours) {
             for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str))
             {
@@ -88,7 +91,8 @@ impl Functions {
             }
         }
         // Ours first: DataFusion's own would refuse JSON operators.
-        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(json::Operators)];
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> =
+            vec![Arc::new(json::Operators), Arc::new(operators::Arithmetic)];
         expr_planners.extend(SessionStateDefaults::default_expr_planners());
         Functions { scalar, aggregate, window, expr_planners, config: config() }
     }

@@ -94,7 +94,7 @@ fn schema_error(error: &SchemaError) -> Error {
 
 fn plan_error(message: &str) -> Error {
     let message = message.strip_prefix("Error during planning: ").unwrap_or(message);
-    if message.contains("must appear in the GROUP BY clause") {
+    if message.contains("must appear in the GROUP BY clause") && message.contains("column \"") {
         let column = between(message, "column \"", "\"").unwrap_or_default();
         return Error::new(
             SqlState::GROUPING_ERROR,
@@ -102,6 +102,29 @@ fn plan_error(message: &str) -> Error {
                 "column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"
             ),
         );
+    }
+    if message.contains("Window functions are not allowed in the WHERE clause") {
+        return Error::new(SqlState("42P20"), "window functions are not allowed in WHERE");
+    }
+    if let Some(name) = message.strip_prefix("Invalid qualifier ") {
+        return Error::new(
+            SqlState::UNDEFINED_TABLE,
+            format!("missing FROM-clause entry for table \"{}\"", first_line(name)),
+        );
+    }
+    if let Some((_, given)) = message.split_once("non-boolean predicate ")
+        && let Some((_, given)) = given.rsplit_once(" returning ")
+    {
+        return Error::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("argument of WHERE must be type boolean, not type {}", sql_name(first_line(given))),
+        );
+    }
+    if message.starts_with("LIMIT must be >= 0") {
+        return Error::new(SqlState("2201W"), "LIMIT must not be negative");
+    }
+    if message.starts_with("OFFSET must be >=0") || message.starts_with("OFFSET must be >= 0") {
+        return Error::new(SqlState("2201X"), "OFFSET must not be negative");
     }
     if let Some(name) = between(message, "Invalid function '", "'") {
         return undefined_function(name, None);
@@ -160,12 +183,28 @@ fn not_implemented(message: &str) -> Error {
 
 fn undefined_function(name: &str, types: Option<&str>) -> Error {
     let shown = match types {
-        Some(types) => format!("{name}({})", types.split(", ").map(sql_name).collect::<Vec<_>>().join(", ")),
+        Some(types) => format!("{name}({})", arguments(types).map(sql_name).collect::<Vec<_>>().join(", ")),
         None => format!("{name}()"),
     };
     Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {shown} does not exist")).with_hint(
         "No function matches the given name and argument types. You might need to add explicit type casts.",
     )
+}
+
+/// The types of a list, of which some have commas inside: `Decimal128(5, 1), Utf8`.
+fn arguments(types: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    types
+        .split(move |c| {
+            match c {
+                '(' => depth += 1,
+                ')' => depth -= 1,
+                _ => {}
+            }
+            c == ',' && depth == 0
+        })
+        .map(str::trim)
+        .filter(|t| !t.is_empty())
 }
 
 /// `Int64 = Boolean` as `operator does not exist: bigint = boolean`.

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, FieldRef};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Distinct, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
-    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias,
+    AccessExpr, BinaryOperator, CastKind, DataType, Distinct, ExactNumberInfo, Expr, Fetch, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval,
+    LimitClause, NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias,
     TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor,
     VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
@@ -100,7 +100,20 @@ fn call(name: &str, args: Vec<Expr>) -> Expr {
 }
 
 /// Functions whose result has the type of their arguments, so that a literal's type matters.
-const TYPED_BY_ARGUMENTS: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "pg_typeof"];
+const TYPED_BY_ARGUMENTS: [&str; 12] = [
+    "coalesce",
+    "nullif",
+    "greatest",
+    "least",
+    "pg_typeof",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "array_agg",
+    "abs",
+    "jsonb_build_array",
+];
 
 /// Functions that are called without parentheses.
 const SESSION_VALUES: [&str; 6] =
@@ -377,6 +390,23 @@ fn without_exponent(number: &str) -> Option<String> {
 
 fn prepare_expr(expr: &mut Expr) -> Result<()> {
     match expr {
+        // `(t).a` is `t.a`.
+        Expr::CompoundFieldAccess { root, access_chain } if compound(root, access_chain).is_some() => {
+            if let Some(name) = compound(root, access_chain) {
+                *expr = Expr::CompoundIdentifier(name);
+            }
+            Ok(())
+        }
+        Expr::InList { .. } | Expr::BinaryOp { op: BinaryOperator::Eq | BinaryOperator::NotEq, .. } => {
+            compare_rows(expr);
+            Ok(())
+        }
+        Expr::Function(function) if two_arguments(function, "mod").is_some() => {
+            if let Some((left, right)) = two_arguments(function, "mod") {
+                *expr = Expr::Nested(Box::new(binary(left, BinaryOperator::Modulo, right)));
+            }
+            Ok(())
+        }
         Expr::Function(function) => prepare_function(function),
         // What SQL calls without parentheses and sqlparser takes for a column.
         Expr::Identifier(id) if id.quote_style.is_none() && SESSION_VALUES.contains(&fold(id).as_str()) => {
@@ -397,7 +427,7 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             Ok(())
         }
         Expr::CompoundFieldAccess { access_chain, .. } => {
-            use datafusion::sql::sqlparser::ast::{AccessExpr, Subscript};
+            use datafusion::sql::sqlparser::ast::Subscript;
             for access in access_chain {
                 match access {
                     AccessExpr::Subscript(Subscript::Index { index }) => keep_literal(index),
@@ -442,6 +472,16 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             }
             Ok(())
         }
+        Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr: inner } => {
+            let operand = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
+            let ones = Expr::Value(Value::Number("1".into(), false).into());
+            *expr = Expr::BinaryOp {
+                left: Box::new(operand),
+                op: BinaryOperator::PGBitwiseXor,
+                right: Box::new(Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(ones) }),
+            };
+            Ok(())
+        }
         Expr::UnaryOp { op, expr: inner } => {
             let function = match op {
                 UnaryOperator::PGAbs => "abs",
@@ -461,6 +501,69 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The arguments of a call of the function `name` with two of them.
+fn two_arguments(function: &Function, name: &str) -> Option<(Expr, Expr)> {
+    if function.name.0.len() != 1 || fold(function.name.0[0].as_ident()?) != name {
+        return None;
+    }
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(a)), FunctionArg::Unnamed(FunctionArgExpr::Expr(b))] => {
+            Some((a.clone(), b.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// `(t).a` as its parts.
+fn compound(root: &Expr, chain: &[AccessExpr]) -> Option<Vec<Ident>> {
+    match (root, chain) {
+        (Expr::Nested(inner), [AccessExpr::Dot(Expr::Identifier(field))]) => match inner.as_ref() {
+            Expr::Identifier(table) => Some(vec![table.clone(), field.clone()]),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `(a, b) = (1, 2)` is `a = 1 AND b = 2`; `(a, b) IN ((1, 2), …)` is an OR of those.
+fn compare_rows(expr: &mut Expr) {
+    let rows_equal = |left: &[Expr], right: &[Expr]| {
+        let pairs = left.iter().zip(right).map(|(l, r)| binary(l.clone(), BinaryOperator::Eq, r.clone()));
+        pairs.reduce(|a, b| binary(a, BinaryOperator::And, b)).map(|e| Expr::Nested(Box::new(e)))
+    };
+    let not = |e: Expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(e) };
+    let rewritten = match &*expr {
+        Expr::BinaryOp { left, op, right } => match (left.as_ref(), right.as_ref()) {
+            (Expr::Tuple(l), Expr::Tuple(r)) if l.len() == r.len() => {
+                rows_equal(l, r).map(|e| if *op == BinaryOperator::NotEq { not(e) } else { e })
+            }
+            _ => None,
+        },
+        Expr::InList { expr: row, list, negated } => match row.as_ref() {
+            Expr::Tuple(l) => list
+                .iter()
+                .map(|item| match item {
+                    Expr::Tuple(r) if l.len() == r.len() => rows_equal(l, r),
+                    _ => None,
+                })
+                .collect::<Option<Vec<_>>>()
+                .and_then(|rows| rows.into_iter().reduce(|a, b| binary(a, BinaryOperator::Or, b)))
+                .map(|e| Expr::Nested(Box::new(e)))
+                .map(|e| if *negated { not(e) } else { e }),
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some(rewritten) = rewritten {
+        *expr = rewritten;
+    }
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
 fn prepare_function(function: &mut Function) -> Result<()> {

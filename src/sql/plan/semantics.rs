@@ -18,7 +18,6 @@ use crate::engine::plan::CollectionSource;
 use crate::engine::plan::optimize::analyse_by;
 use crate::error::{Error, SqlState};
 use crate::sql::functions::{arithmetic, cast, length};
-use crate::types::{SqlType, is_string};
 
 /// Makes a plan executable: types coerced, with PostgreSQL's semantics.
 pub(super) fn analyze(plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
@@ -91,10 +90,6 @@ fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }
             whole(call, schema)
         }
-        Expr::BinaryExpr(binary) => {
-            let binary = type_literals(binary, schema)?;
-            divide(binary, schema)
-        }
         // The cast of a literal is a literal: whoever needs one (LIKE, window functions, index look-ups) finds it.
         Expr::Cast(Cast { expr, field }) => {
             if let Expr::Literal(value, _) = expr.as_ref()
@@ -164,8 +159,13 @@ fn widen_aggregate(mut call: AggregateFunction, schema: &DFSchema) -> Result<Tra
     Ok(Transformed::yes(Expr::AggregateFunction(call)))
 }
 
-/// ceil, floor, round and trunc of a numeric have no decimal places.
+/// Results that PostgreSQL gives another type: ceil, floor, round and trunc of a numeric have no decimal places,
+/// sizes of arrays are integers.
 fn whole(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if matches!(call.func.name(), "cardinality" | "array_position" | "array_ndims") {
+        let size = Expr::ScalarFunction(call);
+        return Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(size), DataType::Int32))));
+    }
     let scale = match (call.func.name(), call.args.as_slice()) {
         ("ceil" | "floor" | "round" | "trunc", [arg]) => match arg.get_type(schema)? {
             DataType::Decimal128(p, s) if s > 0 => Some((p, s)),
@@ -178,60 +178,6 @@ fn whole(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
     // Rounding up can need one more digit than there were before the point.
     let digits = (precision - scale.unsigned_abs() + 1).min(38);
     Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(expr), DataType::Decimal128(digits, 0)))))
-}
-
-/// A string literal beside an operand of another type means a value of that type (`id = '5'`, `at > '2024-01-01'`).
-fn type_literals(mut binary: BinaryExpr, schema: &DFSchema) -> Result<BinaryExpr> {
-    if !(is_comparison(binary.op) || binary.op.is_numerical_operators()) {
-        return Ok(binary);
-    }
-    for swap in [false, true] {
-        let (this, other) =
-            if swap { (&mut binary.right, &binary.left) } else { (&mut binary.left, &binary.right) };
-        let Expr::Literal(value, _) = this.as_ref() else { continue };
-        if !is_string(&value.data_type()) || value.is_null() {
-            continue;
-        }
-        let (_, field) = other.to_field(schema)?;
-        let wanted = match SqlType::of(&field) {
-            plain if plain.is_string() => continue,
-            // A date plus '1 day' is an interval's business.
-            SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time
-                if binary.op.is_numerical_operators() =>
-            {
-                if binary.op == Operator::Plus {
-                    SqlType::Interval
-                } else {
-                    continue;
-                }
-            }
-            known => known,
-        };
-        if let Some(literal) = cast::literal(value, &wanted.field_ref("", true))? {
-            **this = literal;
-        }
-    }
-    Ok(binary)
-}
-
-fn is_comparison(op: Operator) -> bool {
-    use Operator as O;
-    matches!(
-        op,
-        O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq | O::IsDistinctFrom | O::IsNotDistinctFrom
-    )
-}
-
-/// Division that keeps PostgreSQL's scale and refuses zero.
-fn divide(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    if binary.op != Operator::Divide {
-        return Ok(Transformed::no(Expr::BinaryExpr(binary)));
-    }
-    let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
-    match arithmetic::division(&left, &right) {
-        true => Ok(Transformed::yes(arithmetic::divide(*binary.left, *binary.right))),
-        false => Ok(Transformed::no(Expr::BinaryExpr(binary))),
-    }
 }
 
 /// Refuses aggregates and window functions where rows are still being chosen.

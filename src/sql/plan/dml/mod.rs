@@ -3,20 +3,21 @@
 //! The database layer runs the query, checks keys and NOT NULL, and writes; what PostgreSQL computes a row at a
 //! time beside it (ON CONFLICT DO UPDATE, RETURNING) comes as [`RowExpressions`].
 
+mod rows;
+mod tree;
+
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
-use datafusion::common::{DFSchemaRef, ParamValues, ScalarValue};
-use datafusion::logical_expr::execution_props::ExecutionProps;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder};
-use datafusion::physical_expr::create_physical_expr;
 use datafusion::sql::sqlparser::ast::{
-    AssignmentTarget, ConflictTarget, Delete, Expr, FromTable, Ident, Insert, ObjectName, OnConflict,
-    OnConflictAction, OnInsert, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableObject,
-    TableWithJoins, Update, UpdateTableFromKind, Value,
+    ConflictTarget, Delete, Expr, FromTable, Ident, Insert, ObjectName, OnConflict, OnConflictAction,
+    OnInsert, SelectItem, TableAlias, TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind,
+    Value,
 };
+
+pub use rows::RowExpressions;
 
 use super::context::check_writable;
 use super::{Planner, Purpose, bind, naming, rewrite};
@@ -24,8 +25,9 @@ use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, fold};
 use crate::sql::catalog::{Column, Entry, ObjectId};
 use crate::sql::functions::cast;
-use crate::sql::parser::{parse_expression, parse_query};
+use crate::sql::parser::parse_expression;
 use crate::types::SqlType;
+use tree::{Target, aliased, as_column, assignments, insert_query, plain_table, select};
 
 /// A planned INSERT.
 #[derive(Clone, Debug)]
@@ -97,56 +99,6 @@ impl ChangePlan {
     }
 }
 
-/// Expressions over given rows.
-#[derive(Clone, Debug)]
-pub struct RowExpressions {
-    /// Projections to be applied one after another; the first one over the given rows.
-    stages: Vec<(DFSchemaRef, Vec<PlanExpr>)>,
-    /// Columns of the result, by PostgreSQL's names.
-    pub schema: SchemaRef,
-}
-
-impl RowExpressions {
-    /// Computes the expressions for each of the given rows, whose columns are matched by position.
-    ///
-    /// # Errors
-    /// Whatever the expressions raise.
-    pub fn evaluate(&self, rows: &RecordBatch, params: &[ScalarValue]) -> Result<RecordBatch> {
-        let props = ExecutionProps::new();
-        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-        let options = || RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        for (input, exprs) in &self.stages {
-            let batch = RecordBatch::try_new_with_options(Arc::clone(input.inner()), columns, &options())?;
-            columns = exprs
-                .iter()
-                .map(|expr| {
-                    let expr = with_params(expr.clone(), params)?;
-                    let physical =
-                        create_physical_expr(&expr, input, &props, &PhysicalPlanningContext::default())?;
-                    Ok(physical.evaluate(&batch)?.into_array(rows.num_rows())?)
-                })
-                .collect::<Result<_>>()?;
-        }
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options())?)
-    }
-}
-
-fn with_params(expr: PlanExpr, params: &[ScalarValue]) -> Result<PlanExpr> {
-    use datafusion::common::tree_node::{Transformed, TreeNode};
-    if params.is_empty() {
-        return Ok(expr);
-    }
-    let values = ParamValues::from(params.to_vec());
-    let bound = expr.transform_up(|e| match e {
-        PlanExpr::Placeholder(p) => {
-            let (value, metadata) = values.get_placeholders_with_values(&p.id)?.into_inner();
-            Ok(Transformed::yes(PlanExpr::Literal(value, metadata)))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok(bound.data)
-}
-
 /// The columns that an INSERT or COPY into `table` fills: those that were named, or all.
 ///
 /// # Errors
@@ -173,46 +125,6 @@ pub fn insert_columns(table: &Entry, named: &[String]) -> Result<Vec<usize>> {
         found.push(i);
     }
     Ok(found)
-}
-
-/// A table that is written, as a statement names it.
-struct Target<'a> {
-    entry: &'a Arc<Entry>,
-    columns: &'a [Column],
-    name: ObjectName,
-    alias: Option<Ident>,
-}
-
-impl Target<'_> {
-    /// What its columns are qualified with.
-    fn qualifier(&self) -> Ident {
-        self.alias.clone().unwrap_or_else(|| Ident::with_quote('"', &self.entry.name))
-    }
-
-    fn column(&self, i: usize) -> Expr {
-        Expr::CompoundIdentifier(vec![self.qualifier(), Ident::with_quote('"', &self.columns[i].name)])
-    }
-
-    fn schema(&self) -> SchemaRef {
-        Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
-    }
-
-    /// `t AS alias`, as a FROM item.
-    fn relation(&self) -> TableWithJoins {
-        let alias =
-            self.alias.clone().map(|name| TableAlias { explicit: true, name, columns: vec![], at: None });
-        TableWithJoins { relation: plain_table(self.name.clone(), alias), joins: vec![] }
-    }
-
-    /// A column's DEFAULT, NULL without one, as the column's type.
-    fn default(&self, i: usize) -> Result<Expr> {
-        let column = &self.columns[i];
-        let expr = match &column.default {
-            Some(text) => parse_expression(text)?,
-            None => Expr::Value(Value::Null.into()),
-        };
-        Ok(as_column(expr, column))
-    }
 }
 
 impl Planner<'_> {
@@ -469,30 +381,8 @@ impl Planner<'_> {
             Some(to) => (assign(planned.plan, &planned.schema, to, None)?, Arc::clone(to)),
             None => (planned.plan, planned.schema),
         };
-        let mut stages = Vec::new();
-        let mut node = &plan;
-        while let LogicalPlan::Projection(projection) = node {
-            stages.push((Arc::clone(projection.input.schema()), projection.expr.clone()));
-            node = projection.input.as_ref();
-        }
-        let plain =
-            matches!(node, LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Join(_));
-        if !plain || stages.iter().any(|(_, exprs)| exprs.iter().any(has_subquery)) {
-            return Err(Error::unsupported(
-                "aggregates, window functions and subqueries in RETURNING or ON CONFLICT",
-            ));
-        }
-        stages.reverse();
-        Ok(RowExpressions { stages, schema })
+        RowExpressions::new(&plan, schema)
     }
-}
-
-fn has_subquery(expr: &PlanExpr) -> bool {
-    use datafusion::common::tree_node::TreeNode;
-    expr.exists(|e| {
-        Ok(matches!(e, PlanExpr::ScalarSubquery(_) | PlanExpr::InSubquery(_) | PlanExpr::Exists(_)))
-    })
-    .unwrap_or(true)
 }
 
 fn merge_params(params: &mut Vec<FieldRef>, declared: &[Option<FieldRef>]) {
@@ -500,183 +390,6 @@ fn merge_params(params: &mut Vec<FieldRef>, declared: &[Option<FieldRef>]) {
         let text = || SqlType::Text.field_ref(format!("${}", i + 1), true);
         params.push(field.clone().unwrap_or_else(text));
     }
-}
-
-/// The query whose rows are inserted, one column for each of the table's.
-fn insert_query(
-    target: &Target<'_>,
-    source: Option<&Query>,
-    columns: &[usize],
-    named: bool,
-    declared: &mut Vec<Option<FieldRef>>,
-) -> Result<Query> {
-    let Some(source) = source else {
-        // DEFAULT VALUES
-        let items = (0..target.columns.len())
-            .map(|i| Ok(aliased(target.default(i)?, format!("c{i}"))))
-            .collect::<Result<_>>()?;
-        return select(items, vec![], None);
-    };
-    let mut source = source.clone();
-    let given = match source.body.as_mut() {
-        SetExpr::Values(values) => {
-            let mut width = None;
-            for row in &mut values.rows {
-                if *width.get_or_insert(row.content.len()) != row.content.len() {
-                    return Err(Error::new(
-                        SqlState::SYNTAX_ERROR,
-                        "VALUES lists must all be the same length",
-                    ));
-                }
-                for (expr, column) in row.content.iter_mut().zip(columns) {
-                    cell(expr, target, *column, declared)?;
-                }
-            }
-            width
-        }
-        SetExpr::Select(select) => {
-            let plain = select
-                .projection
-                .iter()
-                .all(|item| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }));
-            if plain {
-                for (item, column) in select.projection.iter_mut().zip(columns) {
-                    if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                        cell(expr, target, *column, declared)?;
-                    }
-                }
-            }
-            plain.then_some(select.projection.len())
-        }
-        _ => None,
-    };
-    if let Some(given) = given {
-        check_width(given, columns.len(), named)?;
-    }
-    let width = given.unwrap_or(columns.len());
-    let items = (0..target.columns.len())
-        .map(|i| {
-            let expr = match columns.iter().position(|c| *c == i).filter(|at| *at < width) {
-                Some(at) => Expr::CompoundIdentifier(vec![Ident::new("s"), Ident::new(format!("c{at}"))]),
-                None => target.default(i)?,
-            };
-            Ok(aliased(expr, format!("c{i}")))
-        })
-        .collect::<Result<_>>()?;
-    let names: Vec<String> = (0..width).map(|i| format!("c{i}")).collect();
-    let mut outer = parse_query(&format!("SELECT * FROM (SELECT 1) AS s({})", names.join(", ")))?;
-    let SetExpr::Select(outer_select) = outer.body.as_mut() else {
-        return Err(Error::internal("a SELECT was parsed as something else"));
-    };
-    outer_select.projection = items;
-    for table in &mut outer_select.from {
-        if let TableFactor::Derived { subquery, .. } = &mut table.relation {
-            **subquery = source.clone();
-        }
-    }
-    Ok(*outer)
-}
-
-fn check_width(given: usize, columns: usize, named: bool) -> Result<()> {
-    if given > columns {
-        return Err(Error::new(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns"));
-    }
-    if given < columns && named {
-        return Err(Error::new(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions"));
-    }
-    Ok(())
-}
-
-/// One value for a column: DEFAULT is filled in, literals and parameters get the column's type.
-fn cell(
-    expr: &mut Expr,
-    target: &Target<'_>,
-    column: usize,
-    declared: &mut Vec<Option<FieldRef>>,
-) -> Result<()> {
-    let definition = &target.columns[column];
-    if let Expr::Identifier(id) = expr
-        && id.quote_style.is_none()
-        && id.value.eq_ignore_ascii_case("default")
-    {
-        *expr = target.default(column)?;
-    } else if let Some(index) = rewrite::parameter_index(expr) {
-        rewrite::declare(declared, index, &definition.data_type);
-    } else if is_literal(expr) {
-        let literal = std::mem::replace(expr, Expr::Value(Value::Null.into()));
-        *expr = as_column(literal, definition);
-    }
-    Ok(())
-}
-
-fn is_literal(expr: &Expr) -> bool {
-    match expr {
-        Expr::Value(v) => !matches!(v.value, Value::Placeholder(_) | Value::Boolean(_)),
-        Expr::Nested(inner) => is_literal(inner),
-        Expr::UnaryOp { expr, .. } => matches!(expr.as_ref(), Expr::Value(_)),
-        _ => false,
-    }
-}
-
-/// A literal as a value of a column. Lengths are left to the assignment, which refuses what is too long.
-fn as_column(expr: Expr, column: &Column) -> Expr {
-    let plain = match &column.data_type {
-        SqlType::Varchar(_) | SqlType::Char(_) | SqlType::InternalChar | SqlType::Name | SqlType::Record => {
-            SqlType::Text
-        }
-        other => other.clone(),
-    };
-    match data_type_of(&plain) {
-        Some(data_type) => rewrite::cast(expr, data_type),
-        None => expr,
-    }
-}
-
-/// A type as sqlparser's.
-fn data_type_of(sql_type: &SqlType) -> Option<datafusion::sql::sqlparser::ast::DataType> {
-    match parse_expression(&format!("NULL::{sql_type}")).ok()? {
-        Expr::Cast { data_type, .. } => Some(data_type),
-        _ => None,
-    }
-}
-
-/// The new value of every column: what is assigned, or the column as it is.
-fn assignments(
-    target: &Target<'_>,
-    given: &[datafusion::sql::sqlparser::ast::Assignment],
-    declared: &mut Vec<Option<FieldRef>>,
-) -> Result<Vec<Expr>> {
-    let mut new: Vec<Option<Expr>> = vec![None; target.columns.len()];
-    let mut set = |name: &ObjectName, mut expr: Expr| -> Result<()> {
-        let name = Name::from_object_name(name)?.name;
-        let Some(i) = target.columns.iter().position(|c| c.name == name) else {
-            return Err(Error::new(
-                SqlState::UNDEFINED_COLUMN,
-                format!("column \"{name}\" of relation \"{}\" does not exist", target.entry.name),
-            ));
-        };
-        if new[i].is_some() {
-            return Err(Error::new(
-                SqlState::SYNTAX_ERROR,
-                format!("multiple assignments to same column \"{name}\""),
-            ));
-        }
-        cell(&mut expr, target, i, declared)?;
-        new[i] = Some(expr);
-        Ok(())
-    };
-    for assignment in given {
-        match (&assignment.target, &assignment.value) {
-            (AssignmentTarget::ColumnName(name), value) => set(name, value.clone())?,
-            (AssignmentTarget::Tuple(names), Expr::Tuple(values)) if names.len() == values.len() => {
-                names.iter().zip(values).try_for_each(|(name, value)| set(name, value.clone()))?;
-            }
-            (AssignmentTarget::Tuple(_), _) => {
-                return Err(Error::unsupported("assigning a row that is no list of values"));
-            }
-        }
-    }
-    Ok(new.into_iter().enumerate().map(|(i, expr)| expr.unwrap_or_else(|| target.column(i))).collect())
 }
 
 /// Casts a plan's columns to a table's as an assignment does; `second`: there are two rows beside each other.
@@ -732,36 +445,4 @@ fn assign(
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
-}
-
-/// `SELECT items FROM from WHERE condition`
-fn select(items: Vec<SelectItem>, from: Vec<TableWithJoins>, condition: Option<Expr>) -> Result<Query> {
-    let mut query = parse_query("SELECT 1")?;
-    let SetExpr::Select(select) = query.body.as_mut() else {
-        return Err(Error::internal("a SELECT was parsed as something else"));
-    };
-    let select: &mut Select = select;
-    select.projection = items;
-    select.from = from;
-    select.selection = condition;
-    Ok(*query)
-}
-
-fn aliased(expr: Expr, alias: String) -> SelectItem {
-    SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) }
-}
-
-fn plain_table(name: ObjectName, alias: Option<TableAlias>) -> TableFactor {
-    TableFactor::Table {
-        name,
-        alias,
-        args: None,
-        with_hints: vec![],
-        version: None,
-        with_ordinality: false,
-        partitions: vec![],
-        json_path: None,
-        sample: None,
-        index_hints: vec![],
-    }
 }

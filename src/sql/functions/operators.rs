@@ -1,0 +1,89 @@
+//! Operators that PostgreSQL defines otherwise than DataFusion's planner, decided by the types that were written.
+
+use arrow::datatypes::DataType;
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr::Cast;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
+
+use super::{arithmetic, cast, temporal};
+use crate::types::{SqlType, is_string};
+
+/// Plans arithmetic and comparison.
+#[derive(Debug)]
+pub struct Arithmetic;
+
+impl ExprPlanner for Arithmetic {
+    fn plan_binary_op(
+        &self,
+        mut expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        use BinaryOperator as B;
+        let computes = matches!(expr.op, B::Plus | B::Minus | B::Multiply | B::Divide | B::Modulo);
+        let compares = matches!(expr.op, B::Eq | B::NotEq | B::Lt | B::LtEq | B::Gt | B::GtEq);
+        if !computes && !compares {
+            return Ok(PlannerResult::Original(expr));
+        }
+        type_literal(&expr.op, &mut expr.left, &expr.right, schema)?;
+        type_literal(&expr.op, &mut expr.right, &expr.left, schema)?;
+        if !computes {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let (left, right) = (expr.left.get_type(schema)?, expr.right.get_type(schema)?);
+        let interval = |t: &DataType| matches!(t, DataType::Interval(_));
+        Ok(match expr.op {
+            B::Multiply if interval(&left) && right.is_numeric() => {
+                PlannerResult::Planned(temporal::multiply(expr.left, expr.right))
+            }
+            B::Multiply if interval(&right) && left.is_numeric() => {
+                PlannerResult::Planned(temporal::multiply(expr.right, expr.left))
+            }
+            B::Divide if interval(&left) && right.is_numeric() => {
+                PlannerResult::Planned(temporal::divide(expr.left, expr.right))
+            }
+            B::Divide if arithmetic::division(&left, &right) => {
+                PlannerResult::Planned(arithmetic::divide(expr.left, expr.right))
+            }
+            // The days between two dates are an integer.
+            B::Minus if left == DataType::Date32 && right == DataType::Date32 => {
+                let days = BinaryExpr::new(Box::new(expr.left), Operator::Minus, Box::new(expr.right));
+                PlannerResult::Planned(Expr::Cast(Cast::new(
+                    Box::new(Expr::BinaryExpr(days)),
+                    DataType::Int32,
+                )))
+            }
+            _ => PlannerResult::Original(expr),
+        })
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(temporal::extract(args)))
+    }
+}
+
+/// A string literal beside an operand of another type means a value of that type (`id = '5'`, `at > '2024-01-01'`).
+fn type_literal(op: &BinaryOperator, this: &mut Expr, other: &Expr, schema: &DFSchema) -> Result<()> {
+    use BinaryOperator as B;
+    let Expr::Literal(value, _) = &*this else { return Ok(()) };
+    if !is_string(&value.data_type()) || value.is_null() || matches!(other, Expr::Placeholder(_)) {
+        return Ok(());
+    }
+    let (_, field) = other.to_field(schema)?;
+    let computes = !matches!(op, B::Eq | B::NotEq | B::Lt | B::LtEq | B::Gt | B::GtEq);
+    let wanted = match SqlType::of(&field) {
+        plain if plain.is_string() => return Ok(()),
+        SqlType::Record => return Ok(()),
+        // What is added to a point in time is a span of it; what is taken from it may be either.
+        SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time if computes => match op {
+            B::Plus => SqlType::Interval,
+            _ => return Ok(()),
+        },
+        known => known,
+    };
+    if let Some(literal) = cast::literal(value, &wanted.field_ref("", true))? {
+        *this = literal;
+    }
+    Ok(())
+}

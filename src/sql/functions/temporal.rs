@@ -1,0 +1,420 @@
+//! `extract`, `date_part`, `age`, and intervals multiplied and divided by numbers.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, IntervalMonthDayNanoArray};
+use arrow::datatypes::{
+    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    TimestampMicrosecondType,
+};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use crate::error::{Error, SqlState};
+use crate::types::{Moment, SqlType};
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// `date_part` and `age`, for calls by name.
+pub fn functions() -> Vec<Arc<ScalarUDF>> {
+    vec![
+        Arc::new(ScalarUDF::new_from_impl(Part::new("date_part", false))),
+        Arc::new(ScalarUDF::new_from_impl(Temporal::new(Kind::Age))),
+    ]
+}
+
+/// `EXTRACT(field FROM value)`: as `date_part`, exact.
+pub fn extract(args: Vec<Expr>) -> Expr {
+    let function = Arc::new(ScalarUDF::new_from_impl(Part::new("extract", true)));
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
+}
+
+/// An interval times a number.
+pub fn multiply(interval: Expr, number: Expr) -> Expr {
+    let function = Arc::new(ScalarUDF::new_from_impl(Temporal::new(Kind::Multiply)));
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![interval, number]))
+}
+
+/// An interval divided by a number.
+pub fn divide(interval: Expr, number: Expr) -> Expr {
+    let function = Arc::new(ScalarUDF::new_from_impl(Temporal::new(Kind::Divide)));
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![interval, number]))
+}
+
+/// What can be asked of a point in time or a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Millennium,
+    Century,
+    Decade,
+    Year,
+    Isoyear,
+    Quarter,
+    Month,
+    Week,
+    Day,
+    Dow,
+    Isodow,
+    Doy,
+    Hour,
+    Minute,
+    Second,
+    Milliseconds,
+    Microseconds,
+    Epoch,
+    Timezone,
+}
+
+impl Field {
+    fn parse(name: &str) -> crate::Result<Field> {
+        Ok(match name.to_ascii_lowercase().trim_end_matches('s') {
+            "millennium" => Field::Millennium,
+            "century" => Field::Century,
+            "decade" => Field::Decade,
+            "year" => Field::Year,
+            "isoyear" => Field::Isoyear,
+            "quarter" => Field::Quarter,
+            "month" => Field::Month,
+            "week" => Field::Week,
+            "day" => Field::Day,
+            "dow" => Field::Dow,
+            "isodow" => Field::Isodow,
+            "doy" => Field::Doy,
+            "hour" => Field::Hour,
+            "minute" => Field::Minute,
+            "second" => Field::Second,
+            "millisecond" | "m" => Field::Milliseconds,
+            "microsecond" | "u" => Field::Microseconds,
+            "epoch" => Field::Epoch,
+            "timezone" => Field::Timezone,
+            _ => {
+                return Err(Error::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("unit \"{name}\" not recognized"),
+                ));
+            }
+        })
+    }
+
+    /// Decimal places of the exact value.
+    fn scale(self) -> i8 {
+        match self {
+            Field::Second | Field::Epoch => 6,
+            Field::Milliseconds => 3,
+            _ => 0,
+        }
+    }
+}
+
+/// A value that can be asked, with an exact answer scaled by [`Field::scale`].
+fn ask_moment(field: Field, micros: i64) -> i64 {
+    let at = Moment::of(micros);
+    match field {
+        Field::Millennium => (at.year - 1).div_euclid(1000) + 1,
+        Field::Century => (at.year - 1).div_euclid(100) + 1,
+        Field::Decade => at.year.div_euclid(10),
+        Field::Year => at.year,
+        Field::Isoyear => iso_week(&at).0,
+        Field::Quarter => i64::from((at.month - 1) / 3 + 1),
+        Field::Month => at.month.into(),
+        Field::Week => iso_week(&at).1,
+        Field::Day => at.day.into(),
+        Field::Dow => at.weekday.into(),
+        Field::Isodow => i64::from((at.weekday + 6) % 7 + 1),
+        Field::Doy => at.day_of_year.into(),
+        Field::Hour => at.hour.into(),
+        Field::Minute => at.minute.into(),
+        // All three are microseconds, at their scale.
+        Field::Second | Field::Milliseconds | Field::Microseconds => {
+            i64::from(at.second) * 1_000_000 + i64::from(at.micros)
+        }
+        Field::Epoch => micros,
+        Field::Timezone => 0,
+    }
+}
+
+/// Year and number of the week by ISO 8601.
+fn iso_week(at: &Moment) -> (i64, i64) {
+    let weekday = i64::from((at.weekday + 6) % 7 + 1);
+    let week = (i64::from(at.day_of_year) - weekday + 10) / 7;
+    let days_before = |y: i64| y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400);
+    let weeks = |y: i64| if days_before(y) % 7 == 4 || days_before(y - 1) % 7 == 3 { 53 } else { 52 };
+    match week {
+        0 => (at.year - 1, weeks(at.year - 1)),
+        w if w > weeks(at.year) => (at.year + 1, 1),
+        w => (at.year, w),
+    }
+}
+
+fn ask_interval(field: Field, value: IntervalMonthDayNano) -> crate::Result<i64> {
+    let micros = value.nanoseconds / 1000;
+    let months = i64::from(value.months);
+    Ok(match field {
+        Field::Millennium => months / 12_000,
+        Field::Century => months / 1200,
+        Field::Decade => months / 120,
+        Field::Year => months / 12,
+        Field::Quarter => months % 12 / 3 + 1,
+        Field::Month => months % 12,
+        Field::Day => value.days.into(),
+        Field::Hour => micros / 3_600_000_000,
+        Field::Minute => micros / 60_000_000 % 60,
+        Field::Second | Field::Milliseconds | Field::Microseconds => micros % 60_000_000,
+        // A year has 365.25 days, a month 30, as in PostgreSQL.
+        Field::Epoch => {
+            let days = months / 12 * 1461 * (DAY_MICROS / 4) + months % 12 * 30 * DAY_MICROS;
+            days + i64::from(value.days) * DAY_MICROS + micros
+        }
+        other => {
+            return Err(Error::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("unit \"{}\" not supported for type interval", format!("{other:?}").to_lowercase()),
+            ));
+        }
+    })
+}
+
+/// `extract` and `date_part`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Part {
+    name: &'static str,
+    exact: bool,
+    signature: Signature,
+}
+
+impl Part {
+    fn new(name: &'static str, exact: bool) -> Self {
+        Part { name, exact, signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Part {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let undefined = || {
+            let types: Vec<_> = types.iter().map(ToString::to_string).collect();
+            datafusion::error::DataFusionError::Plan(format!(
+                "No function matches the given name and argument types '{}({})'",
+                self.name,
+                types.join(", ")
+            ))
+        };
+        let [_, value] = types else { return Err(undefined()) };
+        let value = match value {
+            DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => SqlType::Timestamp.arrow(),
+            DataType::Timestamp(_, Some(_)) => SqlType::Timestamptz.arrow(),
+            DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
+            DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
+            DataType::Null => SqlType::Timestamp.arrow(),
+            _ => return Err(undefined()),
+        };
+        Ok(vec![DataType::Utf8View, value])
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Float64)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<arrow::datatypes::FieldRef> {
+        if !self.exact {
+            return Ok(SqlType::Float8.field_ref(self.name, true));
+        }
+        let field = match args.scalar_arguments.first() {
+            Some(Some(value)) => Field::parse(value.try_as_str().flatten().unwrap_or_default())?,
+            _ => return Err(Error::unsupported("extract of a field that is no constant").into()),
+        };
+        Ok(SqlType::Numeric(Some((20, field.scale()))).field_ref(self.name, true))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let Some(ColumnarValue::Scalar(name)) = args.args.first() else {
+            return Err(Error::unsupported("date_part of a field that is no constant").into());
+        };
+        let field = Field::parse(name.try_as_str().flatten().unwrap_or_default())?;
+        let Some(values) = args.args.get(1) else {
+            return Err(Error::internal("date_part without a value").into());
+        };
+        let values = values.to_array(if scalar { 1 } else { args.number_rows })?;
+        let answers: Vec<Option<i64>> = match values.data_type() {
+            DataType::Interval(_) => values
+                .as_primitive::<IntervalMonthDayNanoType>()
+                .iter()
+                .map(|v| v.map(|v| ask_interval(field, v)).transpose())
+                .collect::<crate::Result<_>>()?,
+            DataType::Time64(_) => values
+                .as_primitive::<arrow::datatypes::Time64MicrosecondType>()
+                .iter()
+                .map(|v| v.map(|v| ask_moment(field, v)))
+                .collect(),
+            _ => values
+                .as_primitive::<TimestampMicrosecondType>()
+                .iter()
+                .map(|v| v.map(|v| ask_moment(field, v)))
+                .collect(),
+        };
+        let result: ArrayRef = if self.exact {
+            let exact: Decimal128Array = answers.into_iter().map(|a| a.map(i128::from)).collect();
+            Arc::new(exact.with_precision_and_scale(20, field.scale())?)
+        } else {
+            let unit = 10f64.powi(field.scale().into());
+            Arc::new(answers.into_iter().map(|a| a.map(|a| a as f64 / unit)).collect::<Float64Array>())
+        };
+        if scalar {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
+        }
+        Ok(ColumnarValue::Array(result))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Age,
+    Multiply,
+    Divide,
+}
+
+/// Functions that give an interval.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Temporal {
+    kind: Kind,
+    signature: Signature,
+}
+
+impl Temporal {
+    fn new(kind: Kind) -> Self {
+        let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+        let types = match kind {
+            Kind::Age => vec![SqlType::Timestamp.arrow(), SqlType::Timestamp.arrow()],
+            Kind::Multiply | Kind::Divide => vec![interval, DataType::Float64],
+        };
+        Temporal { kind, signature: Signature::exact(types, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Temporal {
+    fn name(&self) -> &str {
+        match self.kind {
+            Kind::Age => "age",
+            Kind::Multiply => "interval_multiply",
+            Kind::Divide => "interval_divide",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Interval(IntervalUnit::MonthDayNano))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let [left, right] = arrays.as_slice() else {
+            return Err(Error::internal(format!("{} needs two arguments", self.name())).into());
+        };
+        let result: IntervalMonthDayNanoArray = match self.kind {
+            Kind::Age => {
+                let ends = left.as_primitive::<TimestampMicrosecondType>().iter();
+                ends.zip(right.as_primitive::<TimestampMicrosecondType>())
+                    .map(|(a, b)| Some(age(a?, b?)))
+                    .collect()
+            }
+            Kind::Multiply | Kind::Divide => {
+                let numbers = right.as_primitive::<Float64Type>();
+                left.as_primitive::<IntervalMonthDayNanoType>()
+                    .iter()
+                    .zip(numbers)
+                    .map(|(interval, by)| match (interval, by) {
+                        (Some(interval), Some(by)) => self.scale(interval, by).map(Some),
+                        _ => Ok(None),
+                    })
+                    .collect::<crate::Result<_>>()?
+            }
+        };
+        let result: ArrayRef = Arc::new(result);
+        if scalar {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
+        }
+        Ok(ColumnarValue::Array(result))
+    }
+}
+
+impl Temporal {
+    /// What does not make a whole month or day flows down, as in PostgreSQL.
+    fn scale(&self, interval: IntervalMonthDayNano, by: f64) -> crate::Result<IntervalMonthDayNano> {
+        if self.kind == Kind::Divide && by == 0.0 {
+            return Err(Error::new(SqlState::DIVISION_BY_ZERO, "division by zero"));
+        }
+        let factor = if self.kind == Kind::Divide { 1.0 / by } else { by };
+        let months = f64::from(interval.months) * factor;
+        let days = f64::from(interval.days) * factor + months.fract() * 30.0;
+        let nanos = interval.nanoseconds as f64 * factor + days.fract() * 86_400e9;
+        let nanos = (nanos / 1000.0).round() * 1000.0;
+        let fits = |v: f64, limit: f64| v.is_finite() && v.abs() < limit;
+        if !fits(months, 2e9) || !fits(days, 2e9) || !fits(nanos, 9.2e18) {
+            return Err(Error::new(SqlState("22008"), "interval out of range"));
+        }
+        Ok(IntervalMonthDayNano::new(months.trunc() as i32, days.trunc() as i32, nanos as i64))
+    }
+}
+
+/// The time from `b` to `a` in years, months, days and the rest.
+fn age(a: i64, b: i64) -> IntervalMonthDayNano {
+    if a < b {
+        let positive = age(b, a);
+        return IntervalMonthDayNano::new(-positive.months, -positive.days, -positive.nanoseconds);
+    }
+    let (x, y) = (Moment::of(a), Moment::of(b));
+    let mut months = (x.year - y.year) * 12 + i64::from(x.month) - i64::from(y.month);
+    let mut days = i64::from(x.day) - i64::from(y.day);
+    let mut micros = a.rem_euclid(DAY_MICROS) - b.rem_euclid(DAY_MICROS);
+    if micros < 0 {
+        micros += DAY_MICROS;
+        days -= 1;
+    }
+    if days < 0 {
+        // A borrowed month has the length of the earlier date's month.
+        days += Moment::days_in_month(y.year, y.month);
+        months -= 1;
+    }
+    // Timestamps of 64 bits are less than 600 000 years apart.
+    IntervalMonthDayNano::new(months as i32, days as i32, micros * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weeks_are_iso() {
+        // (µs of a date, year, week)
+        for (days, year, week) in
+            [(19_723, 2024, 1), (19_722, 2023, 52), (18_627, 2020, 53), (18_628, 2020, 53)]
+        {
+            let at = Moment::of(days * DAY_MICROS);
+            assert_eq!(iso_week(&at), (year, week), "{at:?}");
+        }
+    }
+
+    #[test]
+    fn ages_borrow_days_and_months() {
+        let day = |d: i64| d * DAY_MICROS;
+        // 2024-03-01 and 2024-01-31
+        assert_eq!(age(day(19_783), day(19_753)), IntervalMonthDayNano::new(1, 1, 0));
+        assert_eq!(age(day(19_753), day(19_783)), IntervalMonthDayNano::new(-1, -1, 0));
+        assert_eq!(age(1_000_000, 0), IntervalMonthDayNano::new(0, 0, 1_000_000_000));
+    }
+}
