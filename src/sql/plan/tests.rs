@@ -113,7 +113,7 @@ fn execute(plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     let session = SessionContext::new_with_config(config);
-    let plan = plan
+    let plan = crate::engine::plan::rewrite::normalise(plan)?
         .transform_up_with_subqueries(|node| match &node {
             LogicalPlan::TableScan(scan) if scan.source.downcast_ref::<CollectionSource>().is_some() => {
                 let batch = stored(&scan.source.schema());
