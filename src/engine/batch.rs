@@ -1,7 +1,7 @@
 //! The one place where the engine waits for an async plan: batch execution on the calling thread.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -11,7 +11,6 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
-use datafusion::optimizer::Optimizer;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -149,11 +148,15 @@ fn physical_plan(plan: &LogicalPlan, state: &SessionState) -> Result<Arc<dyn Exe
 
 /// One partition, nothing that adapts to earlier rows.
 fn fragment_state() -> SessionState {
-    let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(8192);
-    config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
-    SessionStateBuilder::new()
-        .with_config(config)
-        .with_default_features()
-        .with_optimizer_rules(Optimizer::with_rules(Vec::new()).rules)
-        .build()
+    static STATE: OnceLock<SessionState> = OnceLock::new();
+    let state = STATE.get_or_init(|| {
+        let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(8192);
+        config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+        SessionStateBuilder::new()
+            .with_config(config)
+            .with_default_features()
+            .with_optimizer_rules(Vec::new())
+            .build()
+    });
+    state.clone()
 }
