@@ -338,3 +338,19 @@ fn a_broken_off_block_leaves_nothing() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
+
+#[test]
+fn prepared_statements_follow_what_is_changed_under_them() {
+    let db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY, v int); CREATE VIEW v AS SELECT id, v FROM t; INSERT INTO t VALUES (1, 1)");
+    s.run("PREPARE get AS SELECT v FROM v WHERE id = $1");
+    s.run("PREPARE put AS UPDATE t SET v = v + $2 WHERE id = $1 RETURNING v");
+    assert_eq!(s.rows("EXECUTE put (1, 5)"), rows(&["6"]));
+    assert_eq!(s.rows("EXECUTE get (1)"), rows(&["6"]));
+    s.run("CREATE OR REPLACE VIEW v AS SELECT id, v * 100 AS v FROM t");
+    assert_eq!(s.rows("EXECUTE get (1)"), rows(&["600"]));
+    s.run("DROP TABLE t CASCADE; CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 40)");
+    assert_eq!(s.rows("EXECUTE put (1, 2)"), rows(&["42"]));
+    assert_eq!(s.error("EXECUTE get (1)").sqlstate.0, "42P01");
+}

@@ -16,7 +16,9 @@ use datafusion::scalar::ScalarValue;
 
 use crate::database::cancel::{CancelHandle, Interrupt};
 use crate::database::settings::Settings;
+use crate::database::statements::Params;
 use crate::database::statements::cursor::Cursor;
+use crate::database::statements::plan::KeptPlan;
 use crate::database::transaction::Transaction;
 use crate::database::{CopyIn, Database, Notice, Outcome};
 use crate::error::{Error, Result, SqlState};
@@ -73,6 +75,7 @@ pub struct Prepared {
     pub columns: Option<SchemaRef>,
     /// `None`: there was no statement in the text.
     pub(crate) statement: Option<Arc<Parsed>>,
+    pub(crate) plan: Option<KeptPlan>,
 }
 
 /// A session.
@@ -135,7 +138,7 @@ impl Session {
             return Ok(None);
         };
         let ends = self.waiting.is_empty();
-        let outcome = self.statement(&parsed, Vec::new(), ends).await.map_err(|mut e| {
+        let outcome = self.statement(&parsed, Vec::new(), None, ends).await.map_err(|mut e| {
             e.position = e.position.map(|p| p + parsed.offset);
             e
         });
@@ -200,6 +203,7 @@ impl Session {
             params: description.params,
             columns: description.columns,
             statement: parsed.map(Arc::new),
+            plan: description.plan,
         });
         self.prepared.insert(name.to_string(), Arc::clone(&prepared));
         Ok(prepared)
@@ -261,8 +265,8 @@ impl Session {
             None => Ok(Outcome::Empty),
             Some(parsed) => {
                 let params = prepared.params.iter().cloned().zip(params).collect();
-                let parsed = Arc::clone(parsed);
-                self.statement(&parsed, params, ends).await
+                let (parsed, plan) = (Arc::clone(parsed), prepared.plan.as_ref());
+                self.statement(&parsed, params, plan, ends).await
             }
         }
     }
@@ -368,25 +372,27 @@ impl Session {
     async fn statement(
         &mut self,
         parsed: &Parsed,
-        params: Vec<(FieldRef, ScalarValue)>,
+        params: Params,
+        plan: Option<&KeptPlan>,
         ends: bool,
     ) -> Result<Outcome> {
         self.check_usable(&parsed.statement)?;
         let interrupt = self.cancel.begin(self.settings.statement_timeout());
-        let outcome = self.run_interruptible(parsed, params, &interrupt).await;
+        let outcome = self.run_interruptible(parsed, params, plan, &interrupt).await;
         self.conclude(outcome, ends).await
     }
 
     async fn run_interruptible(
         &mut self,
         parsed: &Parsed,
-        params: Vec<(FieldRef, ScalarValue)>,
+        params: Params,
+        plan: Option<&KeptPlan>,
         interrupt: &Interrupt,
     ) -> Result<Outcome> {
         let outcome = match &parsed.statement {
             // What ends a transaction is not stopped half-way.
-            Statement::Commit | Statement::Rollback => self.run(parsed, params).await?,
-            _ => interrupt.guard(self.run(parsed, params)).await?,
+            Statement::Commit | Statement::Rollback => self.run(parsed, params, plan).await?,
+            _ => interrupt.guard(self.run(parsed, params, plan)).await?,
         };
         Ok(match outcome {
             Outcome::Rows { schema, stream, tag, notices } => {
@@ -420,7 +426,7 @@ impl Session {
     }
 
     /// Ends a transaction that is not a block.
-    async fn end_implicit(&mut self, commit: bool) -> Result<()> {
+    pub(crate) async fn end_implicit(&mut self, commit: bool) -> Result<()> {
         if self.transaction.as_ref().is_none_or(|t| t.block) {
             return Ok(());
         }

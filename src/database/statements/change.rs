@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
 use hashbrown::HashMap;
 
-use crate::database::statements::Params;
 use crate::database::statements::insert::table_ref;
 use crate::database::statements::query::with_schema;
 use crate::database::write_set::{TableRef, WriteSet};
@@ -18,14 +18,13 @@ use crate::engine::serve::Overlay;
 use crate::engine::{Delta, EngineSnapshot};
 use crate::error::{Error, Result, SqlState};
 use crate::names::quote;
-use crate::sql::ast::{Delete, ObjectKind, Truncate, Update};
+use crate::sql::ast::{ObjectKind, Truncate};
 use crate::sql::catalog::Object;
 use crate::sql::parser::parse_query;
+use crate::sql::plan::ChangePlan;
 
 impl Session {
-    pub(crate) async fn update(&mut self, update: &Update, text: &str, params: Params) -> Result<Outcome> {
-        let (types, values): (Vec<_>, Vec<_>) = params.into_iter().map(|(f, v)| (Some(f), v)).unzip();
-        let plan = self.with_planner(|p| p.plan_update(update, text, &types))?;
+    pub(crate) async fn update(&mut self, plan: &ChangePlan, values: Vec<ScalarValue>) -> Result<Outcome> {
         let table = self.table(plan.table)?;
         self.begin_write("UPDATE").await?;
         let both = self.all_rows(plan.bind(values.clone())?).await?;
@@ -56,9 +55,7 @@ impl Session {
         self.written(plan.returning.as_ref(), &written, &values, tag, |n| format!("UPDATE {n}"))
     }
 
-    pub(crate) async fn delete(&mut self, delete: &Delete, text: &str, params: Params) -> Result<Outcome> {
-        let (types, values): (Vec<_>, Vec<_>) = params.into_iter().map(|(f, v)| (Some(f), v)).unzip();
-        let plan = self.with_planner(|p| p.plan_delete(delete, text, &types))?;
+    pub(crate) async fn delete(&mut self, plan: &ChangePlan, values: Vec<ScalarValue>) -> Result<Outcome> {
         let table = self.table(plan.table)?;
         self.begin_write("DELETE").await?;
         let old = match self.all_rows(plan.bind(values.clone())?).await? {

@@ -91,7 +91,7 @@ impl Session {
             return Err(Error::new(SqlState("42P03"), format!("cursor \"{}\" already exists", declare.name)));
         }
         let (stream, endless) = match &declare.what {
-            CursorOf::Query(query) => (self.rows(query, text, Vec::new()).await?, false),
+            CursorOf::Query(query) => (self.rows(query, text).await?, false),
             CursorOf::Subscribe(subscribe) => (self.subscription(subscribe, text).await?, true),
         };
         let cursor = Cursor { schema: stream.schema(), stream, rest: None, endless, hold: declare.hold };

@@ -6,6 +6,7 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 
 use crate::database::Session;
 use crate::database::statements::explain::explain_schema;
+use crate::database::statements::plan::{KeptPlan, Plan};
 use crate::database::statements::show::create_schema;
 use crate::database::statements::subscribe::subscription_schema;
 use crate::error::Result;
@@ -19,38 +20,29 @@ pub(crate) struct Description {
     pub params: Vec<FieldRef>,
     /// Columns of its rows; `None`: it gives none.
     pub columns: Option<SchemaRef>,
+    /// Its plan, where one can be kept.
+    pub plan: Option<KeptPlan>,
 }
 
 impl Description {
     fn columns(columns: SchemaRef) -> Description {
-        Description { params: Vec::new(), columns: Some(columns) }
+        Description { columns: Some(columns), ..Description::default() }
     }
 }
 
 impl Session {
     /// Says what a statement will answer.
     pub(crate) fn describe(&self, parsed: &Parsed, types: &[Option<FieldRef>]) -> Result<Description> {
+        if let Some(plan) = self.plan_statement(parsed, types)? {
+            let (params, columns) = match &plan {
+                Plan::Query(p) => (p.params.clone(), Some(Arc::clone(&p.schema))),
+                Plan::Insert(p) => (p.params.clone(), p.returning.as_ref().map(|r| Arc::clone(&r.schema))),
+                Plan::Change(p) => (p.params.clone(), p.returning.as_ref().map(|r| Arc::clone(&r.schema))),
+            };
+            return Ok(Description { params, columns, plan: self.keep_plan(plan) });
+        }
         let text = parsed.text.as_str();
         Ok(match &parsed.statement {
-            Statement::Query(query) => {
-                let planned = self.plan_query(query, text, types)?;
-                Description { params: planned.params, columns: Some(planned.schema) }
-            }
-            Statement::Insert(insert) => {
-                let plan = self.with_planner(|p| p.plan_insert(insert, text, types))?;
-                let columns = plan.returning.map(|r| r.schema);
-                Description { params: plan.params, columns }
-            }
-            Statement::Update(update) => {
-                let plan = self.with_planner(|p| p.plan_update(update, text, types))?;
-                let columns = plan.returning.map(|r| r.schema);
-                Description { params: plan.params, columns }
-            }
-            Statement::Delete(delete) => {
-                let plan = self.with_planner(|p| p.plan_delete(delete, text, types))?;
-                let columns = plan.returning.map(|r| r.schema);
-                Description { params: plan.params, columns }
-            }
             Statement::Show(Show::Create(..)) => Description::columns(create_schema()),
             Statement::Show(show) => {
                 let sql = self.show_query(show)?;
@@ -64,8 +56,8 @@ impl Session {
             }
             Statement::Fetch(fetch) => Description::columns(self.cursor_schema(&fetch.name)?),
             Statement::Execute(execute) => Description {
-                params: Vec::new(),
                 columns: self.prepared(&execute.name).and_then(|p| p.columns.as_ref().map(Arc::clone)),
+                ..Description::default()
             },
             _ => Description::default(),
         })

@@ -8,16 +8,14 @@ use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
 use hashbrown::{HashMap, HashSet};
 
-use crate::database::statements::Params;
 use crate::database::statements::query::{stream_of, with_schema};
 use crate::database::write_set::{Existing, TableRef, WriteSet};
 use crate::database::writer::State;
 use crate::database::{Outcome, Session};
 use crate::engine::EngineSnapshot;
 use crate::error::{Error, Result, SqlState};
-use crate::sql::ast::Insert;
 use crate::sql::catalog::Entry;
-use crate::sql::plan::{ConflictAction, RowExpressions};
+use crate::sql::plan::{ConflictAction, InsertPlan, RowExpressions};
 
 /// A table that statements write.
 pub(crate) fn table_ref(entry: &Entry) -> Result<Arc<TableRef>> {
@@ -27,9 +25,7 @@ pub(crate) fn table_ref(entry: &Entry) -> Result<Arc<TableRef>> {
 }
 
 impl Session {
-    pub(crate) async fn insert(&mut self, insert: &Insert, text: &str, params: Params) -> Result<Outcome> {
-        let (types, values): (Vec<_>, Vec<_>) = params.into_iter().map(|(f, v)| (Some(f), v)).unzip();
-        let plan = self.with_planner(|p| p.plan_insert(insert, text, &types))?;
+    pub(crate) async fn insert(&mut self, plan: &InsertPlan, values: Vec<ScalarValue>) -> Result<Outcome> {
         let table = self.table(plan.table)?;
         self.begin_write("INSERT").await?;
         let batches: Vec<RecordBatch> = self.start(plan.bind(values.clone())?).await?.try_collect().await?;

@@ -7,6 +7,7 @@ pub(crate) mod cursor;
 pub(crate) mod describe;
 pub(crate) mod explain;
 pub(crate) mod insert;
+pub(crate) mod plan;
 pub(crate) mod prepared;
 pub(crate) mod query;
 pub(crate) mod show;
@@ -17,27 +18,70 @@ pub(crate) mod wait;
 use arrow::datatypes::FieldRef;
 use datafusion::scalar::ScalarValue;
 
+use crate::database::statements::plan::{KeptPlan, Plan};
 use crate::database::transaction::Transaction;
 use crate::database::{Notice, Outcome, Session};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sql::ast::{Copy, CopyWhat, Discard, Parsed, Set, Statement};
 
 /// Parameters with their types.
 pub(crate) type Params = Vec<(FieldRef, ScalarValue)>;
 
+/// Whether a statement creates, changes or drops objects.
+fn changes_objects(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::CreateSecret(_)
+            | Statement::CreateConnection(_)
+            | Statement::CreateSource(_)
+            | Statement::CreateTable(_)
+            | Statement::CreateView(_)
+            | Statement::CreateMaterializedView(_)
+            | Statement::CreateIndex(_)
+            | Statement::CreateSink(_)
+            | Statement::Drop(_)
+            | Statement::Alter(_)
+            | Statement::Comment(_)
+    )
+}
+
 impl Session {
     /// Runs a statement in the session's transaction, which it begins if there is none.
-    pub(crate) async fn run(&mut self, parsed: &Parsed, params: Params) -> Result<Outcome> {
+    pub(crate) async fn run(
+        &mut self,
+        parsed: &Parsed,
+        params: Params,
+        kept: Option<&KeptPlan>,
+    ) -> Result<Outcome> {
+        if changes_objects(&parsed.statement) {
+            // It takes effect at once, so what a string of statements did before it does as well.
+            self.end_implicit(true).await?;
+        }
         if self.transaction.is_none() {
             let read_only = self.settings.get("default_transaction_read_only") == Some("on");
             self.transaction = Some(Transaction::implicit(read_only));
         }
         let text = parsed.text.as_str();
+        let plan = match kept.and_then(|kept| self.reuse_plan(kept)) {
+            Some(plan) => Some(plan),
+            None => {
+                let types: Vec<_> = params.iter().map(|(field, _)| Some(FieldRef::clone(field))).collect();
+                self.plan_statement(parsed, &types)?
+            }
+        };
+        if let Some(plan) = plan {
+            let values: Vec<ScalarValue> = params.into_iter().map(|(_, value)| value).collect();
+            return match (plan, &parsed.statement) {
+                (Plan::Query(planned), _) => self.query(&planned, values).await,
+                (Plan::Insert(plan), _) => self.insert(&plan, values).await,
+                (Plan::Change(plan), Statement::Delete(_)) => self.delete(&plan, values).await,
+                (Plan::Change(plan), _) => self.update(&plan, values).await,
+            };
+        }
         match &parsed.statement {
-            Statement::Query(query) => self.query(query, text, params).await,
-            Statement::Insert(insert) => self.insert(insert, text, params).await,
-            Statement::Update(update) => self.update(update, text, params).await,
-            Statement::Delete(delete) => self.delete(delete, text, params).await,
+            Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+                Err(Error::internal("a statement without a plan"))
+            }
             Statement::Truncate(truncate) => self.truncate(truncate).await,
             Statement::Copy(Copy::From { table, columns, format }) => {
                 self.copy_from(table, columns, format).await

@@ -52,7 +52,7 @@ impl Session {
         if matches!(parsed.statement, Statement::Execute(_)) {
             return Err(Error::unsupported("a prepared EXECUTE"));
         }
-        Box::pin(self.run(&parsed, params)).await
+        Box::pin(self.run(&parsed, params, prepared.plan.as_ref())).await
     }
 
     /// The value of an argument: any expression without columns, cast to the parameter's type.

@@ -7,9 +7,9 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 
-use crate::database::statements::Params;
 use crate::database::{CopyFormat, Outcome, Session, pg_catalog};
 use crate::engine::plan::collections;
 use crate::engine::serve;
@@ -89,20 +89,22 @@ impl Session {
     }
 
     /// The rows of a query, under PostgreSQL's column names.
-    pub(crate) async fn rows(
+    pub(crate) async fn rows(&mut self, query: &Query, text: &str) -> Result<SendableRecordBatchStream> {
+        let planned = self.plan_query(query, text, &[])?;
+        self.planned_rows(&planned, Vec::new()).await
+    }
+
+    async fn planned_rows(
         &mut self,
-        query: &Query,
-        text: &str,
-        params: Params,
+        planned: &Planned,
+        params: Vec<ScalarValue>,
     ) -> Result<SendableRecordBatchStream> {
-        let (types, values): (Vec<_>, Vec<_>) = params.into_iter().map(|(f, v)| (Some(f), v)).unzip();
-        let planned = self.plan_query(query, text, &types)?;
-        let stream = self.start(planned.bind(values)?).await?;
+        let stream = self.start(planned.bind(params)?).await?;
         Ok(rename(stream, &planned.schema))
     }
 
-    pub(crate) async fn query(&mut self, query: &Query, text: &str, params: Params) -> Result<Outcome> {
-        Ok(Outcome::select(self.rows(query, text, params).await?))
+    pub(crate) async fn query(&mut self, planned: &Planned, params: Vec<ScalarValue>) -> Result<Outcome> {
+        Ok(Outcome::select(self.planned_rows(planned, params).await?))
     }
 
     pub(crate) async fn copy_query(
@@ -111,7 +113,7 @@ impl Session {
         text: &str,
         format: CopyFormat,
     ) -> Result<Outcome> {
-        let stream = self.rows(query, text, Vec::new()).await?;
+        let stream = self.rows(query, text).await?;
         Ok(Outcome::CopyOut { schema: stream.schema(), format, stream })
     }
 }

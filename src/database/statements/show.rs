@@ -76,7 +76,7 @@ impl Session {
             return text_rows(&create_schema(), &[vec![entry.name.clone(), catalog.create_statement(entry)]]);
         }
         let sql = self.show_query(show)?;
-        let stream = self.rows(&*parse_query(&sql)?, &sql, Vec::new()).await?;
+        let stream = self.rows(&*parse_query(&sql)?, &sql).await?;
         Ok(Outcome::Rows {
             schema: stream.schema(),
             stream,

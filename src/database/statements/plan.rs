@@ -1,0 +1,87 @@
+//! Plans of queries and DML, kept with prepared statements for as long as they mean the same.
+
+use std::sync::Arc;
+
+use arrow::datatypes::FieldRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::database::Session;
+use crate::engine::plan::CollectionSource;
+use crate::error::Result;
+use crate::sql::Catalog;
+use crate::sql::ast::{Parsed, Statement};
+use crate::sql::plan::{ChangePlan, InsertPlan, Planned};
+
+/// A planned statement.
+#[derive(Clone, Debug)]
+pub(crate) enum Plan {
+    Query(Planned),
+    Insert(InsertPlan),
+    /// UPDATE or DELETE.
+    Change(ChangePlan),
+}
+
+impl Plan {
+    fn logical(&self) -> &LogicalPlan {
+        match self {
+            Plan::Query(planned) => &planned.plan,
+            Plan::Insert(insert) => &insert.plan,
+            Plan::Change(change) => &change.plan,
+        }
+    }
+}
+
+/// A plan, and what it depends on besides the statement.
+#[derive(Debug)]
+pub(crate) struct KeptPlan {
+    plan: Plan,
+    catalog: Arc<Catalog>,
+    offset_seconds: i32,
+}
+
+impl Session {
+    /// Plans a query or DML; `None` for any other statement.
+    pub(crate) fn plan_statement(&self, parsed: &Parsed, types: &[Option<FieldRef>]) -> Result<Option<Plan>> {
+        let text = parsed.text.as_str();
+        Ok(Some(match &parsed.statement {
+            Statement::Query(query) => Plan::Query(self.plan_query(query, text, types)?),
+            Statement::Insert(insert) => {
+                Plan::Insert(self.with_planner(|p| p.plan_insert(insert, text, types))?)
+            }
+            Statement::Update(update) => {
+                Plan::Change(self.with_planner(|p| p.plan_update(update, text, types))?)
+            }
+            Statement::Delete(delete) => {
+                Plan::Change(self.with_planner(|p| p.plan_delete(delete, text, types))?)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// A plan as it can be kept; `None` when it holds more than the catalog says: system relations are of the moment.
+    pub(crate) fn keep_plan(&self, plan: Plan) -> Option<KeptPlan> {
+        let mut only_collections = true;
+        let visited = plan.logical().apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && scan.source.downcast_ref::<CollectionSource>().is_none()
+            {
+                only_collections = false;
+                return Ok(TreeNodeRecursion::Stop);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        (visited.is_ok() && only_collections).then(|| KeptPlan {
+            plan,
+            catalog: self.database.catalog(),
+            offset_seconds: self.settings.offset_seconds(),
+        })
+    }
+
+    /// The kept plan, if it still means what the statement means.
+    pub(crate) fn reuse_plan(&self, kept: &KeptPlan) -> Option<Plan> {
+        let same = Arc::ptr_eq(&kept.catalog, &self.database.catalog())
+            && kept.offset_seconds == self.settings.offset_seconds();
+        same.then(|| kept.plan.clone())
+    }
+}
