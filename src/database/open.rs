@@ -205,7 +205,8 @@ fn follow_committed(database: &Arc<Database>, stops: &mut Vec<Tick>) -> Result<V
         let subscription = database.engine.subscribe_kept(sink.from.collection(), SubscribeFrom::After(from));
         match subscription {
             Ok(s) => {
-                let followed = Followed::new(database.engine.clone(), s, hold_key(entry.id));
+                let followed =
+                    Followed::new(database.engine.clone(), sink.from.collection(), s, hold_key(entry.id));
                 sinks.push((Arc::clone(entry), Some(followed)));
             }
             // What it follows could not be built.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::connectors::{SinkContext, SourceContext, Status, StatusValues, registry};
+use crate::connectors::{MEMORY_COMMITTED, SinkContext, SourceContext, Status, StatusValues, registry};
 use crate::database::store::Store;
 use crate::database::supervise::{EngineFeed, Followed, Worker};
 use crate::database::{Database, connect};
@@ -111,6 +111,9 @@ impl Workers {
         let (name, uuid, memory) = (entry.name.clone(), sink.uuid.0, store.memory(entry.id.0));
         let state = Arc::clone(&status);
         let worker = Worker::start(&entry.name, status, move |stop| {
+            if memory.get(MEMORY_COMMITTED)?.is_some_and(|tick| tick.is_empty()) {
+                followed.begin_again()?;
+            }
             let release = Arc::clone(&followed);
             let context = SinkContext {
                 name: name.clone(),

@@ -259,7 +259,10 @@ pub fn follow(
         value.try_into().ok().map(Tick::from_be_bytes)
     };
     let committed = tick(MEMORY_COMMITTED);
-    let start = committed.unwrap_or(SNAPSHOT);
+    // As the database does: whoever was about to commit first, and may have, is given the whole history as changes.
+    let intent = tick(MEMORY_INTENT);
+    let snapshot = committed.is_none() && intent.is_none();
+    let start = committed.unwrap_or(if snapshot { SNAPSHOT } else { 0 });
     let stop = StopFlag::default();
     let (end, at_end) = (history.end, stop.clone());
     let context = SinkContext {
@@ -268,13 +271,7 @@ pub fn follow(
         schema: History::schema(),
         key: history.kind.key(),
         append_only: history.kind == Kind::Append,
-        changes: Box::new(Following {
-            start,
-            snapshot: committed.is_none(),
-            at: start,
-            intent: tick(MEMORY_INTENT).unwrap_or(0),
-            history,
-        }),
+        changes: Box::new(Following { start, snapshot, at: start, intent: intent.unwrap_or(0), history }),
         memory,
         release: Arc::new(move |tick| {
             if tick == end {

@@ -21,7 +21,7 @@ use super::consolidate::{Net, Pending};
 use super::staging::{staged_rows, write_files};
 use super::{Batch, Counts, Effect, Failure, Progress, Remedy, Settings, Shape, StagedFile, Step, Warehouse};
 use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT, Memory, SinkContext, Status, StopFlag};
-use crate::engine::{Delta, Tick};
+use crate::engine::{Delta, Tick, TickDelta};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
@@ -31,6 +31,8 @@ const IDLE_COMMIT: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(30);
 /// The longest pause between attempts.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The longest gathering of what a relation has had so far, where it comes as changes.
+const FIRST_GATHERING: Duration = Duration::from_secs(5);
 /// The longest wait for changes before looking at the stop flag again.
 const WAIT: Duration = Duration::from_millis(200);
 
@@ -96,29 +98,45 @@ impl Sync<'_> {
             return Ok(());
         }
         let start = changes.start_tick();
+        let remembered = self.memory.get(MEMORY_COMMITTED)?;
+        let filled = self.progress.generation > 0;
+        let mut gathered = Gathered { pending: Pending::new(self.shape.clone()), since: None, seen: start };
         match changes.snapshot()? {
+            // An attempt before this one has committed it.
+            Some(_)
+                if filled
+                    && self.progress.epoch == start
+                    && remembered.as_deref() == Some(start.to_be_bytes().as_slice()) => {}
             Some(rows) => {
-                self.status.update(|s| s.state = "snapshot");
-                let began = world::now_micros();
-                let net = self.snapshot(rows)?;
-                if self.commit(Effect::Replace, start, net, began)? == Went::Stopped {
+                for rows in rows {
+                    gathered.add(TickDelta { tick: start, delta: Some(Delta { rows, weights: None }) })?;
+                }
+                if self.fill(&mut gathered)? == Went::Stopped {
                     return Ok(());
                 }
             }
-            None if self.progress.generation == 0 || self.progress.epoch < start => {
-                return Err(self.start_over());
+            // All rows there ever were come as changes.
+            None if start == 0 && (!filled || remembered.is_some_and(|tick| tick.is_empty())) => {
+                let gathering = world::instant();
+                while gathering.elapsed() < FIRST_GATHERING
+                    && gathered.pending.bytes() < self.settings.batch_bytes
+                    && let Some(change) = changes.next(WAIT)?
+                {
+                    gathered.add(change)?;
+                }
+                if self.fill(&mut gathered)? == Went::Stopped {
+                    return Ok(());
+                }
             }
-            None => self.record(self.progress.epoch)?,
+            None if !filled || self.progress.epoch < start => return Err(self.start_over()),
+            None => {}
         }
         self.status.update(|s| s.state = "running");
 
-        let mut gathered = Gathered {
-            pending: Pending::new(self.shape.clone()),
-            since: None,
-            seen: start.max(self.progress.epoch),
-        };
-        // Ticks up to here may come again although the destination has them.
-        let mut reached = start;
+        // The destination may be ahead of what was recorded: ticks up to where it is come again.
+        let mut reached = gathered.seen;
+        gathered.seen = gathered.seen.max(self.progress.epoch);
+        let mut recorded = false;
         let (mut committed_at, mut idled_at) = (world::instant(), world::instant());
         while !self.stop.is_set() {
             let left = self.settings.commit_interval.saturating_sub(committed_at.elapsed());
@@ -142,6 +160,10 @@ impl Sync<'_> {
                     && gathering.elapsed() < WAIT
                     && gathered.pending.bytes() < self.settings.batch_bytes;
                 next = if more { changes.next(Duration::ZERO)? } else { None };
+            }
+            if !recorded && reached >= self.progress.epoch {
+                self.record(self.progress.epoch)?;
+                recorded = true;
             }
             let behind = gathered.seen > self.progress.epoch;
             let due = match gathered.pending.is_empty() {
@@ -170,12 +192,12 @@ impl Sync<'_> {
         Ok(())
     }
 
-    fn snapshot(&self, rows: Vec<RecordBatch>) -> Result<Net> {
-        let mut all = Pending::new(self.shape.clone());
-        for rows in rows {
-            all.push(Delta { rows, weights: None })?;
-        }
-        all.take()
+    /// Replaces all rows of the target by what was gathered.
+    fn fill(&mut self, gathered: &mut Gathered) -> Result<Went> {
+        self.status.update(|s| s.state = "snapshot");
+        let since = gathered.since.take().unwrap_or_else(world::now_micros);
+        let net = gathered.pending.take()?;
+        self.commit(Effect::Replace, gathered.seen, net, since)
     }
 
     /// Opens the destination, trying until it works, it cannot work, or the sink is told to stop.
@@ -340,7 +362,7 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, change: crate::engine::TickDelta) -> Result<()> {
+    fn add(&mut self, change: TickDelta) -> Result<()> {
         self.seen = change.tick;
         if let Some(delta) = change.delta {
             self.pending.push(delta)?;

@@ -16,8 +16,9 @@ use crate::world;
 /// A new sink's subscription: first the rows as they are now.
 pub(crate) fn follow(database: &Database, entry: &Entry) -> Result<Arc<Followed>> {
     let Object::Sink(sink) = &entry.object else { return Err(Error::internal("what follows is no sink")) };
-    let subscription = database.engine.subscribe_kept(sink.from.collection(), SubscribeFrom::Snapshot)?;
-    Ok(Followed::new(database.engine.clone(), subscription, hold_key(entry.id)))
+    let collection = sink.from.collection();
+    let subscription = database.engine.subscribe_kept(collection, SubscribeFrom::Snapshot)?;
+    Ok(Followed::new(database.engine.clone(), collection, subscription, hold_key(entry.id)))
 }
 
 impl Database {
