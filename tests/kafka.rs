@@ -444,7 +444,7 @@ fn sink_topics(server: &Kafka) -> std::result::Result<(), Failed> {
     let memory = tempfile::tempdir()?;
     let history = History::new(Kind::Keyed, 5, END);
     let sink =
-        connector::sink(&sink_definition(&server.brokers(), "made", Kind::Keyed), &History::schema(), &[0])?;
+        connector::sink(&sink_definition(server.brokers(), "made", Kind::Keyed), &History::schema(), &[0])?;
     let status = Arc::new(Status::default());
     follow(sink, history, uuid::Uuid::from_u128(5), memory.path().to_path_buf(), Arc::clone(&status))?;
     assert_eq!(status.get().tick_committed, Some(END));
