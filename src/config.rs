@@ -2,7 +2,8 @@
 //!
 //! Every setting stands once, in [`SETTINGS`]: its name, what it means, its unit, its default and its bounds. In a file
 //! it is `name = value`, in the environment `TIDEMILL_NAME=value`, as a flag `--name value` or `--set name=value`.
-//! A name that is not known is refused, wherever it stands.
+//! A name that is not known is refused in a file and as a flag. In the environment it is only reported: orchestrators
+//! put variables of their own there (Kubernetes gives every process a `TIDEMILL_PORT` for a service of that name).
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct Config {
     pub connections: usize,
     /// How long shutdown waits for sources and sinks to finish, in milliseconds.
     pub drain_timeout_ms: u64,
+    /// Environment variables that begin with `TIDEMILL_` and are no setting.
+    pub unknown_variables: Vec<String>,
 }
 
 /// One setting, as it is described.
@@ -168,6 +171,7 @@ impl Default for Config {
             tick_rows: 0,
             connections: 0,
             drain_timeout_ms: 0,
+            unknown_variables: Vec::new(),
         };
         for setting in SETTINGS {
             let set = (setting.set)(&mut config, setting.default);
@@ -203,12 +207,14 @@ impl Config {
         for (variable, value) in environment {
             let Some(name) = variable.strip_prefix("TIDEMILL_") else { continue };
             // These two are read elsewhere: the configuration file's path, and the crash point of a test.
-            if name != "CONFIG" && name != "CRASH_AT" {
-                config.set(
-                    &name.to_ascii_lowercase(),
-                    &value,
-                    &format!("environment variable {variable}"),
-                )?;
+            if name == "CONFIG" || name == "CRASH_AT" {
+                continue;
+            }
+            let name = name.to_ascii_lowercase();
+            if SETTINGS.iter().any(|s| s.name == name) {
+                config.set(&name, &value, &format!("environment variable {variable}"))?;
+            } else {
+                config.unknown_variables.push(variable);
             }
         }
         for (name, value) in flags {
@@ -290,7 +296,9 @@ mod tests {
 
     #[test]
     fn unknown_names_and_bad_values_are_refused() {
-        let e = Config::load(None, [("TIDEMILL_LISTN".to_string(), "x".to_string())], &[]).unwrap_err();
+        let foreign = [("TIDEMILL_PORT_7432_TCP".to_string(), "x".to_string())];
+        assert_eq!(Config::load(None, foreign, &[]).unwrap().unknown_variables, ["TIDEMILL_PORT_7432_TCP"]);
+        let e = Config::load(None, [], &[("listn".to_string(), "x".to_string())]).unwrap_err();
         assert_eq!(e.sqlstate, SqlState::UNDEFINED_OBJECT);
         assert!(e.hint.unwrap().contains("listen"));
         let mut c = Config::default();

@@ -91,7 +91,7 @@ impl Drop for Server {
 
 /// A file or directory that `scripts/test-deps` makes.
 fn dependency(name: &str) -> PathBuf {
-    let root = match std::env::var_os("TIDEMILL_TEST_DEPS") {
+    let root = match std::env::var_os("TEST_DEPS") {
         Some(dir) => PathBuf::from(dir),
         None => PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/tidemill/test-deps"),
     };

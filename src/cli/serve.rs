@@ -31,6 +31,9 @@ pub fn log(config: &Config) {
     if let Err(error) = set {
         eprintln!("tidemill: logging was set up before: {error}");
     }
+    for variable in &config.unknown_variables {
+        tracing::warn!(variable, "this environment variable is no setting");
+    }
 }
 
 async fn bind(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {

@@ -67,6 +67,7 @@ const DEFINITIONS: &[Definition] = &[
     reported("in_hot_standby", "off", Kind::Fixed, "Whether this is a standby."),
     reported("integer_datetimes", "on", Kind::Fixed, "Whether times are integers."),
     reported("IntervalStyle", "postgres", Kind::OneOf(&["postgres"]), "How intervals are written."),
+    setting("jit", "off", Kind::OneOf(&["off"]), "Expressions are vectorised, not compiled."),
     setting("lock_timeout", "0", NEVER, "There are no locks that are waited for long."),
     setting("max_identifier_length", "63", Kind::Fixed, "Length of identifiers."),
     setting("row_security", "off", Kind::Bool, "There are no row policies."),
@@ -106,7 +107,8 @@ fn definition(name: &str) -> Option<&'static Definition> {
     DEFINITIONS.iter().find(|d| d.name.eq_ignore_ascii_case(name))
 }
 
-fn unknown(name: &str) -> Error {
+/// What is said of a setting that there is not.
+pub(crate) fn unknown(name: &str) -> Error {
     Error::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
 }
 
@@ -146,12 +148,11 @@ impl Settings {
 
     /// Every setting: name, value, description.
     pub fn all(&self) -> Vec<(String, String, String)> {
-        DEFINITIONS
-            .iter()
-            .map(|d| {
-                (d.name.to_string(), self.get(d.name).unwrap_or(d.default).to_string(), d.about.to_string())
-            })
-            .collect()
+        let own = DEFINITIONS.iter().map(|d| {
+            (d.name.to_string(), self.get(d.name).unwrap_or(d.default).to_string(), d.about.to_string())
+        });
+        let extensions = self.values.iter().filter(|(key, _)| definition(key).is_none());
+        own.chain(extensions.map(|(key, value)| (key.clone(), value.clone(), String::new()))).collect()
     }
 
     /// Every setting that a client is told at its start.

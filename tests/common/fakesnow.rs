@@ -18,7 +18,7 @@ pub struct Fakesnow {
 impl Fakesnow {
     /// Starts it. `scripts/test-deps fakesnow` brings it.
     pub fn start() -> Self {
-        let deps = std::env::var("TIDEMILL_TEST_DEPS").unwrap_or_else(|_| {
+        let deps = std::env::var("TEST_DEPS").unwrap_or_else(|_| {
             format!("{}/.cache/tidemill/test-deps", std::env::var("HOME").expect("a home"))
         });
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();

@@ -20,7 +20,7 @@ pub struct Kafka {
 impl Kafka {
     /// Formats a data directory, starts the broker and waits until it answers.
     pub fn start() -> Self {
-        let deps = std::env::var("TIDEMILL_TEST_DEPS").unwrap_or_else(|_| {
+        let deps = std::env::var("TEST_DEPS").unwrap_or_else(|_| {
             format!("{}/.cache/tidemill/test-deps", std::env::var("HOME").expect("a home"))
         });
         let jars = PathBuf::from(deps).join("kafka");

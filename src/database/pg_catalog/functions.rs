@@ -7,14 +7,16 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, StringViewArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Int64Type};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result as DfResult, ScalarValue};
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 use super::Context;
 use super::classes::{self, SCHEMAS};
 use super::settings::UTF8;
+use crate::database::settings::unknown as unknown_setting;
 use crate::error::{Error, SqlState};
 use crate::names::quote;
 use crate::types::SqlType;
@@ -28,6 +30,38 @@ pub fn function(cx: &Arc<Context>, name: &str) -> Option<Arc<ScalarUDF>> {
     };
     let function = CatalogFunction { name, returns: *returns, body: *body, cx: Arc::clone(cx), signature };
     Some(Arc::new(ScalarUDF::new_from_impl(function)))
+}
+
+/// What plans call by name to change the session's settings.
+const SET_CONFIG: &str = "set_config";
+
+/// The context that functions of a plan are bound to; `None`: it calls none.
+pub fn context_of(plan: &LogicalPlan) -> Option<Arc<Context>> {
+    find(plan, &|_| true)
+}
+
+/// The same, of a plan that calls `set_config`: what it assigns is there when all its rows have been computed.
+pub fn sets_settings(plan: &LogicalPlan) -> Option<Arc<Context>> {
+    find(plan, &|function| function.name == SET_CONFIG)
+}
+
+fn find(plan: &LogicalPlan, wanted: &dyn Fn(&CatalogFunction) -> bool) -> Option<Arc<Context>> {
+    let mut found = None;
+    let visited = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::ScalarFunction(call) = e
+                    && let Some(function) = call.func.inner().downcast_ref::<CatalogFunction>()
+                    && wanted(function)
+                {
+                    found = Some(Arc::clone(&function.cx));
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    visited.ok().and(found)
 }
 
 /// What a function answers.
@@ -91,6 +125,10 @@ impl Row<'_> {
     fn text(&self, i: usize) -> Option<&str> {
         let texts = self.arguments.get(i)?.texts.as_ref()?;
         texts.is_valid(self.row).then(|| texts.value(self.row))
+    }
+
+    fn truth(&self, i: usize) -> Option<bool> {
+        self.text(i).map(|text| text == "true")
     }
 
     fn list_length(&self, i: usize) -> Option<i64> {
@@ -234,9 +272,26 @@ const DEFINITIONS: &[(&str, Returns, Body)] = &[
         let name = |oid: u32| SCHEMAS.iter().find(|(o, _)| *o == oid).map(|(_, n)| (*n).to_string());
         Ok(row.oid(0).map(|oid| name(oid).unwrap_or_else(|| oid.to_string())).into())
     }),
+    ("current_setting", Returns::Text, |cx, row| {
+        let Some(name) = row.text(0) else { return Ok(Answer::Null) };
+        match cx.settings.iter().find(|(n, ..)| n.eq_ignore_ascii_case(name)) {
+            Some((_, value, _)) => Ok(Answer::Text(value.clone())),
+            None if row.truth(1) == Some(true) => Ok(Answer::Null),
+            None => Err(unknown_setting(name)),
+        }
+    }),
+    (SET_CONFIG, Returns::Text, |cx, row| {
+        let (Some(name), Some(value)) = (row.text(0), row.text(1)) else { return Ok(Answer::Null) };
+        let local = row.truth(2) == Some(true);
+        cx.assigned.lock().push((name.to_string(), value.to_string(), local));
+        Ok(Answer::Text(value.to_string()))
+    }),
     ("current_schemas", Returns::Names, |_, row| {
-        let implicit = row.text(0) == Some("true");
-        Ok(Answer::Names(if implicit { vec!["pg_catalog", "public"] } else { vec!["public"] }))
+        Ok(Answer::Names(if row.truth(0) == Some(true) {
+            vec!["pg_catalog", "public"]
+        } else {
+            vec!["public"]
+        }))
     }),
 ];
 

@@ -2,7 +2,7 @@
 //! `\d`, drivers and tools find their way.
 //!
 //! [`RELATIONS`] has the columns of every relation there is; rows of those that are not always empty are made from
-//! the catalog when a query reads them ([`table`]). [`function`] has the functions that come with them, and
+//! the catalog when a query reads them ([`table`]). [`function()`] has the functions that come with them, and
 //! [`mod@rewrite`] brings a client's query into a shape that the planner knows.
 
 mod classes;
@@ -23,8 +23,9 @@ use datafusion::catalog::{Session as DfSession, TableProvider};
 use datafusion::datasource::{MemTable, TableType};
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
+use parking_lot::Mutex;
 
-pub use functions::function;
+pub use functions::{context_of, function, sets_settings};
 pub use rewrite::rewrite;
 
 use crate::error::Result;
@@ -33,7 +34,7 @@ use crate::types::SqlType;
 use rows::Rows;
 
 /// What the system relations tell about.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Context {
     /// All objects.
     pub catalog: Catalog,
@@ -45,6 +46,8 @@ pub struct Context {
     pub settings: Vec<(String, String, String)>,
     /// The relations of schema `tidemill`.
     pub system: Vec<(String, SchemaRef)>,
+    /// What `set_config` was called for: name, value, whether only until the block ends.
+    pub assigned: Mutex<Vec<(String, String, bool)>>,
 }
 
 /// Object ids of PostgreSQL's own schemas and of those that are made here, below the first id of a user's object.
@@ -234,6 +237,7 @@ mod tests {
             user: "me".into(),
             database: "shop".into(),
             settings: vec![("a".into(), "b".into(), "c".into())],
+            assigned: Mutex::default(),
             system: vec![("sinks".into(), Arc::new(Schema::empty()))],
         });
         let count = |relation: &'static Relation| {

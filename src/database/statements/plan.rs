@@ -6,7 +6,7 @@ use arrow::datatypes::FieldRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::database::Session;
+use crate::database::{Session, pg_catalog};
 use crate::engine::plan::CollectionSource;
 use crate::error::Result;
 use crate::sql::Catalog;
@@ -59,7 +59,8 @@ impl Session {
         }))
     }
 
-    /// A plan as it can be kept; `None` when it holds more than the catalog says: system relations are of the moment.
+    /// A plan as it can be kept; `None` when it holds more than the catalog says: system relations and
+    /// their functions are of the moment.
     pub(crate) fn keep_plan(&self, plan: Plan) -> Option<KeptPlan> {
         let mut only_collections = true;
         let visited = plan.logical().apply_with_subqueries(|node| {
@@ -71,7 +72,8 @@ impl Session {
             }
             Ok(TreeNodeRecursion::Continue)
         });
-        (visited.is_ok() && only_collections).then(|| KeptPlan {
+        let keeps = visited.is_ok() && only_collections && pg_catalog::context_of(plan.logical()).is_none();
+        keeps.then(|| KeptPlan {
             plan,
             catalog: self.database.catalog(),
             offset_seconds: self.settings.offset_seconds(),

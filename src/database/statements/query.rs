@@ -8,7 +8,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::scalar::ScalarValue;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::database::{CopyFormat, Outcome, Session, pg_catalog};
 use crate::engine::plan::collections;
@@ -104,7 +104,16 @@ impl Session {
     }
 
     pub(crate) async fn query(&mut self, planned: &Planned, params: Vec<ScalarValue>) -> Result<Outcome> {
-        Ok(Outcome::select(self.planned_rows(planned, params).await?))
+        let rows = self.planned_rows(planned, params).await?;
+        let Some(context) = pg_catalog::sets_settings(&planned.plan) else {
+            return Ok(Outcome::select(rows));
+        };
+        let schema = rows.schema();
+        let batches = rows.try_collect().await?;
+        for (name, value, local) in context.assigned.lock().drain(..) {
+            self.settings.set(&name, Some(&value), local)?;
+        }
+        Ok(Outcome::select(stream_of(schema, batches)))
     }
 
     pub(crate) async fn copy_query(

@@ -18,6 +18,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::logical_expr::{Expr, ScalarUDF, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use parking_lot::Mutex;
 
 pub(crate) use cells::{Cell, Column};
 pub(crate) use errors::{ERRORS, errors_input, errors_schema};
@@ -82,6 +83,7 @@ impl SystemRelations {
                 database: self.name.clone(),
                 settings: self.settings.clone(),
                 system: definitions().map(|d| (d.name.to_string(), cells::schema(d.columns))).collect(),
+                assigned: Mutex::default(),
             })
         })
     }

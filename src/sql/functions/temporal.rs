@@ -209,7 +209,7 @@ impl ScalarUDFImpl for Part {
                 types.join(", ")
             ))
         };
-        let [_, value] = types else { return Err(undefined()) };
+        let [field, value] = types else { return Err(undefined()) };
         let value = match value {
             DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => SqlType::Timestamp.arrow(),
             DataType::Timestamp(_, Some(_)) => SqlType::Timestamptz.arrow(),
@@ -218,7 +218,9 @@ impl ScalarUDFImpl for Part {
             DataType::Null => SqlType::Timestamp.arrow(),
             _ => return Err(undefined()),
         };
-        Ok(vec![DataType::Utf8View, value])
+        // The field stays as it is written: cast, it would not be a constant any more.
+        let field = if field.is_string() { field.clone() } else { DataType::Utf8View };
+        Ok(vec![field, value])
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {

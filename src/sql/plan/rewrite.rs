@@ -673,7 +673,8 @@ mod tests {
         assert_eq!(rewritten("1.5e3"), "1500.0");
         assert_eq!(rewritten("15e-1"), "1.5");
         assert_eq!(rewritten("1e-3"), "0.001");
-        assert_eq!(rewritten("1e37"), format!("1{}.0", "0".repeat(37)));
+        assert_eq!(rewritten("1e36"), format!("1{}.0", "0".repeat(36)));
+        assert_eq!(rewritten("1e38"), "'1e38'::DOUBLE PRECISION");
         assert_eq!(rewritten("1e300"), "'1e300'::DOUBLE PRECISION");
         assert_eq!(rewritten("abs(1e300)"), "abs('1e300'::DOUBLE PRECISION)");
         assert_eq!(rewritten("1e-39"), "'1e-39'::DOUBLE PRECISION");

@@ -54,7 +54,13 @@ fn number_column(name: &str) -> Expr {
 fn number_copies(plan: &Arc<LogicalPlan>, name: &str) -> Result<(LogicalPlan, Expr)> {
     let mut number = WindowFunction::new(row_number_udwf(), Vec::new());
     number.params.partition_by = plan.schema().columns().into_iter().map(Expr::Column).collect();
-    let plan =
-        LogicalPlanBuilder::from(Arc::clone(plan)).window([Expr::from(number).alias(name)])?.build()?;
-    Ok((plan, Expr::Column(Column::from_name(name))))
+    let number = Expr::from(number);
+    let numbered = Expr::Column(Column::from_name(number.schema_name().to_string())).alias(name);
+    let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    // The number is named by a projection: a window node takes bare window functions only.
+    let plan = LogicalPlanBuilder::from(Arc::clone(plan))
+        .window([number])?
+        .project(columns.into_iter().chain([numbered]))?
+        .build()?;
+    Ok((plan, number_column(name)))
 }
