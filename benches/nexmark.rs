@@ -7,7 +7,6 @@
 //! the peak of the resident set above what it was with the events in memory. Afterwards the view is compared with
 //! the same query run in batch over all events. The queries' text is in `benches/nexmark/`.
 
-use std::collections::HashMap;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,13 +17,16 @@ use clap::Parser;
 use datafusion::catalog::MemTable;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableScan, TableSource};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::logical_expr::{LogicalPlan, TableScan};
 use tidemill::connectors::generate::nexmark::{EventStream, Relation};
-use tidemill::engine::plan::{CollectionSource, optimize};
+use tidemill::engine::plan::CollectionSource;
 use tidemill::engine::{
     CollectionId, Delta, Engine, EngineConfig, InputChange, InputSpec, Transaction, ViewSpec, check,
 };
+use tidemill::sql::Catalog;
+use tidemill::sql::catalog::{Column, Entry, Object, Table};
+use tidemill::sql::parser::parse_query;
+use tidemill::sql::plan::{Planner, SessionInfo};
 use tidemill::{Error, Result};
 
 #[global_allocator]
@@ -222,25 +224,16 @@ impl Events {
     }
 }
 
-/// The query's plan over the inputs.
+/// The query's plan over the inputs, as CREATE MATERIALIZED VIEW plans it.
 fn plan(sql: &str) -> Result<LogicalPlan> {
-    let mut config = SessionConfig::new();
-    config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
-    let context = SessionContext::new_with_config(config);
-    let mut sources: HashMap<&str, Arc<dyn TableSource>> = HashMap::new();
-    for (id, name, schema) in tables() {
-        let empty = MemTable::try_new(Arc::clone(&schema), vec![Vec::new()])?;
-        context.register_table(name, Arc::new(empty))?;
-        sources.insert(name, Arc::new(CollectionSource { id, schema, key: Vec::new() }));
-    }
-    let plan = futures::executor::block_on(context.state().create_logical_plan(sql))?;
-    let plan = plan.transform_up_with_subqueries(|node| {
-        let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
-        let Some(source) = sources.get(scan.table_name.table()) else { return Ok(Transformed::no(node)) };
-        let scan = LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), None)?;
-        Ok(Transformed::yes(scan.build()?))
-    })?;
-    optimize::analyse(plan.data)
+    let entries = tables().into_iter().map(|(id, name, schema)| {
+        let columns = schema.fields().iter().map(|f| Column::from_field(f)).collect();
+        let table = Table { columns, key: Vec::new(), source: None };
+        Entry::new(id.into(), name, "bench", Object::Table(table))
+    });
+    let catalog = Catalog::from_entries(entries, 100)?;
+    let query = parse_query(sql)?;
+    Ok(Planner::new(&catalog, &SessionInfo::default(), None).plan_materialized_view(&query, &[], sql)?.plan)
 }
 
 /// Whether the view holds what the query gives over all events in batch.

@@ -1,5 +1,5 @@
 -- Auction statistics: by auction and day.
-SELECT auction, to_char(date_time, '%Y-%m-%d') AS day,
+SELECT auction, to_char(date_time, 'YYYY-MM-DD') AS day,
        count(*) AS total_bids,
        count(*) FILTER (WHERE price < 10000) AS rank1_bids,
        count(*) FILTER (WHERE price >= 10000 AND price < 1000000) AS rank2_bids,

@@ -343,7 +343,9 @@ impl SqlType {
             DataType::Boolean => SqlType::Bool,
             DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::Int2,
             DataType::UInt16 | DataType::Int32 => SqlType::Int4,
-            DataType::UInt32 | DataType::Int64 | DataType::UInt64 => SqlType::Int8,
+            // Nothing but object ids is kept in these.
+            DataType::UInt32 => SqlType::Oid,
+            DataType::Int64 | DataType::UInt64 => SqlType::Int8,
             DataType::Float16 | DataType::Float32 => SqlType::Float4,
             DataType::Float64 => SqlType::Float8,
             DataType::Decimal32(p, s)

@@ -143,10 +143,14 @@ impl History {
         texts
     }
 
+    /// The net change of some ticks, as the engine would give it.
     fn delta(&self, ticks: std::ops::RangeInclusive<Tick>) -> Delta {
-        let changes: Vec<(Short, i64)> = ticks.flat_map(|t| self.ticks[t as usize - 1].clone()).collect();
-        let rows: Vec<Short> = changes.iter().map(|c| c.0).collect();
-        let weights = changes.iter().map(|c| c.1).collect::<Vec<_>>();
+        let mut net = BTreeMap::<Short, i64>::new();
+        for (row, weight) in ticks.flat_map(|t| &self.ticks[t as usize - 1]) {
+            *net.entry(*row).or_insert(0) += weight;
+        }
+        net.retain(|_, weight| *weight != 0);
+        let (rows, weights): (Vec<Short>, Vec<i64>) = net.into_iter().unzip();
         Delta { rows: batch(&rows), weights: Some(weights.into()) }
     }
 

@@ -1,9 +1,10 @@
 //! What PostgreSQL's clients write when they ask the catalogs, as the planner understands it.
 //!
 //! Nothing here depends on who asks: the spellings (`pg_catalog.` before everything, `OPERATOR(…)`, COLLATE, casts to
-//! `regclass` and its like) are taken away, and two shapes that DataFusion cannot plan are turned into ones it can:
+//! `regclass` and its like) are taken away, and shapes that DataFusion cannot plan are turned into ones it can:
 //! * A SELECT that reads an always empty relation has no rows, so what it would compute is never computed.
 //! * A scalar subquery without aggregate becomes one; the catalogs have at most one row there.
+//! * What is asked of domains and composite types is NULL: `pg_type` lists neither.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -20,6 +21,7 @@ use super::functions::{
 };
 use super::{is_always_empty, relation};
 use crate::names::fold;
+use crate::sql::parser::parse_expression;
 
 /// Rewrites a query in place. Queries that ask nothing of the catalogs stay as they are.
 pub fn rewrite(query: &mut Query) {
@@ -215,6 +217,9 @@ impl VisitorMut for Shape {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
+        if let Some(nothing) = of_unlisted_types(expr) {
+            *expr = nothing;
+        }
         match expr {
             Expr::Subquery(query) => {
                 if let Some(select) = plain_select(query) {
@@ -255,6 +260,34 @@ impl VisitorMut for Shape {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// What `CASE WHEN t.typtype = 'd' THEN (…) ELSE NULL END` comes to: NULL, since there are no domains; with `'c'`
+/// since no composite type is listed. The NULL has the type of the column that the subquery asks for.
+fn of_unlisted_types(expr: &Expr) -> Option<Expr> {
+    let Expr::Case { operand: None, conditions, else_result: Some(otherwise), .. } = expr else {
+        return None;
+    };
+    let ([branch], Expr::Value(otherwise)) = (conditions.as_slice(), otherwise.as_ref()) else { return None };
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = &branch.condition else { return None };
+    let (Expr::Value(kind), Expr::Subquery(query)) = (right.as_ref(), &branch.result) else { return None };
+    let unlisted = matches!(&kind.value, Value::SingleQuotedString(k) if k == "d" || k == "c");
+    if otherwise.value != Value::Null || !unlisted || column(left)?.1 != "typtype" {
+        return None;
+    }
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        select.projection.as_slice()
+    else {
+        return None;
+    };
+    let of_names = item.to_string().contains("attname");
+    let data_type = match (aggregates(select), of_names) {
+        (true, true) => "text[]",
+        (true, false) => "oid[]",
+        (false, _) => "oid",
+    };
+    parse_expression(&format!("NULL::{data_type}")).ok()
 }
 
 /// The one SELECT that a query is, when it is nothing more.
