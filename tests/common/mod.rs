@@ -1,6 +1,7 @@
 //! What several test binaries share. Each binary uses its own part of it.
 #![allow(dead_code)]
 
+pub mod debezium;
 pub mod fakesnow;
 pub mod kafka;
 pub mod pgclient;

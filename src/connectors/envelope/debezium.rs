@@ -24,8 +24,11 @@ use crate::error::SqlState;
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 /// The same, in a column of bytes.
 const UNAVAILABLE_BASE64: &str = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
-/// The same, in a column of arrays of text.
-const UNAVAILABLE_ARRAY: &str = "[\"__debezium_unavailable_value\"]";
+/// The same, in columns of arrays: of text; of uuid, by a hash of it; of integers and dates, by its bytes.
+const UNAVAILABLE_TEXTS: &str = "[\"__debezium_unavailable_value\"]";
+const UNAVAILABLE_UUIDS: &str = "[\"b68a35a7-17ad-35b3-af2a-ae46edb4545a\"]";
+const UNAVAILABLE_INTEGERS: &str =
+    "[95,95,100,101,98,101,122,105,117,109,95,117,110,97,118,97,105,108,97,98,108,101,95,118,97,108,117,101]";
 
 /// Reads change events.
 #[derive(Debug)]
@@ -302,7 +305,11 @@ impl DebeziumReader {
 }
 
 fn is_unavailable(cell: Cell<'_>) -> bool {
-    matches!(cell, Cell::Text(UNAVAILABLE | UNAVAILABLE_BASE64) | Cell::Nested(UNAVAILABLE_ARRAY))
+    matches!(
+        cell,
+        Cell::Text(UNAVAILABLE | UNAVAILABLE_BASE64)
+            | Cell::Nested(UNAVAILABLE_TEXTS | UNAVAILABLE_UUIDS | UNAVAILABLE_INTEGERS)
+    )
 }
 
 fn unavailable() -> FieldError {

@@ -23,6 +23,7 @@ fn field(name: &str, sql_type: &str) -> Field {
         "timestamptz" => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
         "interval" => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
         "text[]" => DataType::List(Arc::new(Field::new("item", DataType::Utf8View, true))),
+        "date[]" => DataType::List(Arc::new(Field::new("item", DataType::Date32, true))),
         _ => DataType::Utf8View,
     };
     let field = Field::new(name, data_type, !sql_type.ends_with('!'));
@@ -436,6 +437,19 @@ fn debezium_values_left_out_stay_as_they_are() {
     source(&bytes, Envelope::Debezium, &[0]).check(
         &[r#"{"op":"u","after":{"id":1,"b":"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="}}"#],
         &[r#"~{"id":1,"b":"\\x"} but [1]"#],
+        &[],
+    );
+    let arrays = [("id", "int!"), ("texts", "text[]"), ("days", "date[]")];
+    let bytes: Vec<String> = left_out.bytes().map(|b| b.to_string()).collect();
+    source(&arrays, Envelope::Debezium, &[0]).check(
+        &[
+            &format!(r#"{{"op":"u","after":{{"id":1,"texts":["{left_out}"],"days":[1]}}}}"#),
+            &format!(r#"{{"op":"u","after":{{"id":1,"texts":["a"],"days":[{}]}}}}"#, bytes.join(",")),
+        ],
+        &[
+            r#"~{"id":1,"texts":null,"days":["1970-01-02"]} but [1]"#,
+            r#"~{"id":1,"texts":["a"],"days":null} but [2]"#,
+        ],
         &[],
     );
 }

@@ -8,8 +8,8 @@ use std::fmt::Write;
 pub const MICROS_PER_SECOND: i64 = 1_000_000;
 /// Microseconds in a day.
 pub const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
-/// Years that are read: what four digits, and five, can write; the calendar's arithmetic is exact far beyond.
-const YEAR_MAX: i32 = 99_999;
+/// Years that are read, before and after the year 0 (1 BC): those that PostgreSQL's timestamps reach.
+const YEAR_MAX: i32 = 294_276;
 
 /// Reads a text from the front; every method answers `None` where the text is not what it is asked for.
 struct Reader<'a>(&'a [u8]);
@@ -31,13 +31,20 @@ impl Reader<'_> {
         Some(digits.iter().fold(0, |v, b| v * 10 + (b - b'0') as i32))
     }
 
+    /// A date, as days since 1970. Years beyond four digits, and those before the year 0, may have a sign.
     fn date(&mut self) -> Option<i32> {
-        let year = self.digits(4, 5)?;
+        let sign = if self.eat(b'-').is_some() { -1 } else { 1 };
+        if sign > 0 {
+            // No sign is as good.
+            let _ = self.eat(b'+');
+        }
+        let year = sign * self.digits(4, 6)?;
         self.eat(b'-')?;
         let month = self.digits(1, 2)?;
         self.eat(b'-')?;
         let day = self.digits(1, 2)?;
-        if year > YEAR_MAX || !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
+        if year.abs() > YEAR_MAX || !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month)
+        {
             return None;
         }
         Some(days_from_civil(year, month, day))
@@ -98,12 +105,12 @@ impl Reader<'_> {
     }
 }
 
-/// A date as days since 1970. A time of day behind it is passed over, as PostgreSQL does.
+/// A date as days since 1970. A zone or a time of day behind it is passed over, as PostgreSQL does.
 pub fn parse_date(text: &str) -> Option<i32> {
     let text = text.trim_ascii();
     let mut r = Reader(text.as_bytes());
     let days = r.date()?;
-    if r.0.is_empty() {
+    if r.0.is_empty() || (r.zone().is_some() && r.0.is_empty()) {
         return Some(days);
     }
     parse_timestamp(text).map(|_| days)
@@ -143,7 +150,9 @@ pub fn parse_timestamp(text: &str) -> Option<(i64, Option<i64>)> {
     if !r.0.is_empty() {
         return None;
     }
-    Some((days as i64 * MICROS_PER_DAY + micros, offset))
+    // Wider, as the first day that has a moment in range starts before it.
+    let local = days as i128 * MICROS_PER_DAY as i128 + micros as i128;
+    Some((i64::try_from(local).ok()?, offset))
 }
 
 /// Days of a month of the Gregorian calendar.
@@ -181,9 +190,13 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// Appends a date as `2024-02-29`.
+/// Appends a date as `2024-02-29`, the years before the year 0 (1 BC) with a sign.
 pub fn write_date(days: i64, out: &mut String) {
     let (year, month, day) = civil_from_days(days);
+    if year < 0 {
+        out.push('-');
+    }
+    let year = year.unsigned_abs();
     let written = write!(out, "{year:04}-{month:02}-{day:02}");
     debug_assert!(written.is_ok(), "writing to a String does not fail");
 }
@@ -220,17 +233,28 @@ mod tests {
         assert_eq!(parse_date("1970-01-01"), Some(0));
         assert_eq!(parse_date("2000-02-29"), Some(11_016));
         assert_eq!(parse_date("1969-12-31"), Some(-1));
-        assert_eq!(parse_date("2024-05-06T10:00:00Z"), Some(19_849));
-        for bad in ["", "2023-02-29", "2024-13-01", "2024-00-10", "2024-1-0", "24-01-01", "2024-01-01x", "é"]
-        {
+        assert_eq!(parse_date("-0043-03-15Z"), Some(-735_160));
+        assert_eq!(parse_date("+20000-01-01"), Some(6_585_322));
+        for zoned in ["2024-05-06T10:00:00Z", "2024-05-06Z", "2024-05-06+02:00", "2024-05-06-11"] {
+            assert_eq!(parse_date(zoned), Some(19_849), "{zoned}");
+        }
+        for bad in [
+            "",
+            "2023-02-29",
+            "2024-13-01",
+            "2024-00-10",
+            "2024-1-0",
+            "24-01-01",
+            "2024-01-01x",
+            "2024-01-01Zx",
+            "é",
+        ] {
             assert_eq!(parse_date(bad), None, "{bad}");
         }
-        for days in [-719_468, -1, 0, 59, 60, 11_015, 11_016, 19_849, 2_932_896] {
+        for days in [-735_160, -719_468, -1, 0, 59, 60, 11_015, 11_016, 19_849, 2_932_896] {
             let mut text = String::new();
             write_date(days, &mut text);
-            if !text.starts_with('-') {
-                assert_eq!(parse_date(&text), Some(days as i32), "{text}");
-            }
+            assert_eq!(parse_date(&text), Some(days as i32), "{text}");
         }
     }
 
@@ -249,8 +273,14 @@ mod tests {
         ] {
             assert_eq!(parse_timestamp(text), Some(expected), "{text}");
         }
-        for bad in ["", "2024-02-29T", "2024-02-29 25:00:00", "2024-02-29 12:60:00", "2024-02-29 12:00:00.Z"]
-        {
+        for bad in [
+            "",
+            "2024-02-29T",
+            "2024-02-29 25:00:00",
+            "2024-02-29 12:60:00",
+            "2024-02-29 12:00:00.Z",
+            "294276-12-31",
+        ] {
             assert_eq!(parse_timestamp(bad), None, "{bad}");
         }
         assert_eq!(parse_timestamp("99999-12-31 23:59:59.999999Z").map(|t| t.1), Some(Some(0)));

@@ -325,13 +325,34 @@ fn units(text: &str, unit: Unit, type_name: &str) -> FieldResult<i64> {
     }
 }
 
+/// `infinity` as `true`, `-infinity` as `false`.
+fn infinite(text: &str) -> Option<bool> {
+    let text = text.trim_ascii();
+    if text.eq_ignore_ascii_case("infinity") {
+        Some(true)
+    } else if text.eq_ignore_ascii_case("-infinity") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
 pub(super) fn date(cell: Cell<'_>, encoding: Encoding) -> FieldResult<i32> {
     const NAME: &str = "date";
+    /// PostgreSQL's dates, from 4714-11-24 BC to 5874897-12-31. What is beyond them, as the numbers that Debezium
+    /// makes of infinite dates, is no date.
+    const DAYS: std::ops::RangeInclusive<i64> = -2_440_588..=2_145_042_905;
+    let in_range = |days: i64, n: &str| match i32::try_from(days) {
+        Ok(narrow) if DAYS.contains(&days) => Ok(narrow),
+        _ => Err(FieldError::range(NAME, n)),
+    };
     match (cell, encoding) {
-        (Cell::Number(n), Encoding::Days) => n.parse().map_err(|_| FieldError::range(NAME, n)),
+        (Cell::Number(n), Encoding::Days) => in_range(n.parse().map_err(|_| FieldError::range(NAME, n))?, n),
         (Cell::Number(n), Encoding::Epoch(unit)) => {
-            let days = units(n, unit, NAME)?.div_euclid(datetime::MICROS_PER_DAY);
-            i32::try_from(days).map_err(|_| FieldError::range(NAME, n))
+            in_range(units(n, unit, NAME)?.div_euclid(datetime::MICROS_PER_DAY), n)
+        }
+        (Cell::Text(text), _) if let Some(future) = infinite(text) => {
+            Ok(if future { i32::MAX } else { i32::MIN })
         }
         (Cell::Text(text), _) => datetime::parse_date(text).ok_or_else(|| FieldError {
             sqlstate: SqlState::INVALID_DATETIME_FORMAT,
@@ -360,11 +381,20 @@ pub(super) fn time(cell: Cell<'_>, encoding: Encoding) -> FieldResult<i64> {
     }
 }
 
+/// A timestamp in µs, with the two that stand for infinity in PostgreSQL's JDBC driver, and so in Debezium's events.
+fn instant(micros: i64) -> i64 {
+    match micros {
+        9_223_372_036_825_200_000 => i64::MAX,
+        -9_223_372_036_832_400_000 => i64::MIN,
+        _ => micros,
+    }
+}
+
 /// As in PostgreSQL, a zone in the text counts for `timestamptz` only, and without one it is UTC.
 pub(super) fn timestamp(cell: Cell<'_>, encoding: Encoding, zoned: bool) -> FieldResult<i64> {
     let name = if zoned { "timestamp with time zone" } else { "timestamp" };
     match (cell, encoding) {
-        (Cell::Number(n), Encoding::Epoch(unit)) => units(n, unit, name),
+        (Cell::Number(n), Encoding::Epoch(unit)) => units(n, unit, name).map(instant),
         (Cell::Number(n), Encoding::Plain) => Err(FieldError {
             sqlstate: SqlState::DATATYPE_MISMATCH,
             message: format!(
@@ -373,9 +403,15 @@ pub(super) fn timestamp(cell: Cell<'_>, encoding: Encoding, zoned: bool) -> Fiel
                 excerpt(n)
             ),
         }),
+        (Cell::Text(text), _) if let Some(future) = infinite(text) => {
+            Ok(if future { i64::MAX } else { i64::MIN })
+        }
         (Cell::Text(text), _) => match datetime::parse_timestamp(text) {
-            Some((local, offset)) if zoned => Ok(local - offset.unwrap_or(0)),
-            Some((local, _)) => Ok(local),
+            Some((local, offset)) if zoned => {
+                let utc = local.checked_sub(offset.unwrap_or(0));
+                utc.map(instant).ok_or_else(|| FieldError::range(name, text))
+            }
+            Some((local, _)) => Ok(instant(local)),
             None => Err(FieldError {
                 sqlstate: SqlState::INVALID_DATETIME_FORMAT,
                 ..FieldError::syntax(name, text)
@@ -489,6 +525,18 @@ mod tests {
         assert_eq!(timestamp(Cell::Text("1970-01-01 01:00:00+01"), ms, true), Ok(0));
         assert_eq!(timestamp(Cell::Text("1970-01-01 01:00:00+01"), ms, false), Ok(3_600_000_000));
         assert_eq!(date(Cell::Number("19849"), Encoding::Days), Ok(19849));
+        assert!(date(Cell::Number("-2147472692"), Encoding::Days).is_err());
+        assert!(date(Cell::Number("2147483647"), Encoding::Days).is_err());
+        assert_eq!(date(Cell::Text("-Infinity"), Encoding::Days), Ok(i32::MIN));
+        for infinity in [
+            timestamp(Cell::Number("9223372036825200"), ms, false),
+            timestamp(Cell::Text("+294247-01-10T04:00:25.2Z"), ms, false),
+            timestamp(Cell::Text("infinity"), ms, true),
+        ] {
+            assert_eq!(infinity, Ok(i64::MAX));
+        }
+        assert_eq!(timestamp(Cell::Text("-290308-12-21T19:59:27.6Z"), ms, true), Ok(i64::MIN));
+        assert!(timestamp(Cell::Text("294247-01-10 04:00:54-15"), ms, true).is_err());
         assert!(time(Cell::Number("86400000001"), Encoding::Epoch(Unit::Microsecond)).is_err());
         let hour = interval(Cell::Number("3600000000"), Encoding::Duration(Unit::Microsecond)).unwrap();
         assert_eq!(hour, IntervalMonthDayNano::new(0, 0, 3_600_000_000_000));

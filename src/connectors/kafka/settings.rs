@@ -149,7 +149,7 @@ impl Start {
             _ => (),
         }
         if let Some((local, offset)) = datetime::parse_timestamp(text) {
-            return Ok(Start::Time((local - offset.unwrap_or(0)).div_euclid(1000)));
+            return Ok(Start::Time(local.saturating_sub(offset.unwrap_or(0)).div_euclid(1000)));
         }
         let mut offsets = Vec::new();
         for part in text.split(',') {
