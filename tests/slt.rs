@@ -17,10 +17,13 @@ mod common;
 mod modes;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use common::pgclient::Protocol;
 use libtest_mimic::{Arguments, Failed, Trial};
 use modes::{Mode, Score, run_file};
+
+const MODES: [Mode; 3] = [Mode::Query, Mode::View, Mode::Live];
 
 const COMBINATIONS: [(Mode, Protocol); 6] = [
     (Mode::Query, Protocol::Simple),
@@ -38,22 +41,29 @@ fn main() {
     let args = Arguments::from_args();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqllogictest");
     let mut trials = Vec::new();
+    let totals = Arc::new(Mutex::new(Vec::<(Mode, Score)>::new()));
     for file in slt_files(&root) {
         for (mode, protocol) in COMBINATIONS {
+            let totals = Arc::clone(&totals);
             let short = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
             let name = format!("{mode}/{}/{short}", protocol_name(protocol));
             let file = file.clone();
             trials.push(Trial::test(name, move || {
                 let score = run_file(&file, mode, protocol).map_err(|e| Failed::from(e.to_string()))?;
-                if score.failures.is_empty() {
-                    Ok(())
-                } else {
-                    Err(Failed::from(score.failures.join("\n\n")))
-                }
+                let failures = score.failures.join("\n\n");
+                totals.lock().expect("no other trial has panicked here").push((mode, score));
+                if failures.is_empty() { Ok(()) } else { Err(Failed::from(failures)) }
             }));
         }
     }
-    libtest_mimic::run(&args, trials).exit();
+    let conclusion = libtest_mimic::run(&args, trials);
+    for wanted in MODES {
+        let mut of_mode = Score::default();
+        let mut totals = totals.lock().expect("all trials are over");
+        totals.extract_if(.., |(mode, _)| *mode == wanted).for_each(|(_, score)| of_mode.add(score));
+        print_total(wanted, &of_mode);
+    }
+    conclusion.exit();
 }
 
 fn protocol_name(protocol: Protocol) -> &'static str {
@@ -83,9 +93,13 @@ fn slt_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+fn print_total(mode: Mode, score: &Score) {
+    println!("{:>6} of {:>6}  {mode:<5}  all files", score.passed, score.total());
+}
+
 fn run_foreign(dir: &Path) -> i32 {
     let mut total = Score::default();
-    for mode in [Mode::Query, Mode::View, Mode::Live] {
+    for mode in MODES {
         let mut of_mode = Score::default();
         for file in slt_files(dir) {
             match run_file(&file, mode, Protocol::Simple) {
@@ -99,7 +113,7 @@ fn run_foreign(dir: &Path) -> i32 {
                 Err(e) => println!("     - of      -  {mode:<5}  {}: {e}", file.display()),
             }
         }
-        println!("{:>6} of {:>6}  {mode:<5}  all files", of_mode.passed, of_mode.total());
+        print_total(mode, &of_mode);
         total.add(of_mode);
     }
     println!("{} passed, {} failed", total.passed, total.failures.len());
