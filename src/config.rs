@@ -38,6 +38,8 @@ pub struct Config {
     pub connections: usize,
     /// How long shutdown waits for sources and sinks to finish, in milliseconds.
     pub drain_timeout_ms: u64,
+    /// Whether to start with what is left when acknowledged rows are missing from the data directory.
+    pub accept_loss: bool,
     /// Environment variables that begin with `TIDEMILL_` and are no setting.
     pub unknown_variables: Vec<String>,
 }
@@ -148,6 +150,21 @@ pub const SETTINGS: &[Setting] = &[
                 .map(|n| c.drain_timeout_ms = n)
         },
     },
+    Setting {
+        name: "accept_loss",
+        unit: "on or off",
+        default: "off",
+        bounds: "on, off",
+        about: "start with what is left when acknowledged rows are missing from the data directory",
+        set: |c, v| {
+            c.accept_loss = match v {
+                "on" | "true" => true,
+                "off" | "false" => false,
+                _ => return Err("on or off"),
+            };
+            Ok(())
+        },
+    },
 ];
 
 fn address(v: &str) -> Result<SocketAddr, &'static str> {
@@ -171,6 +188,7 @@ impl Default for Config {
             tick_rows: 0,
             connections: 0,
             drain_timeout_ms: 0,
+            accept_loss: false,
             unknown_variables: Vec::new(),
         };
         for setting in SETTINGS {

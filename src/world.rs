@@ -25,6 +25,10 @@ pub async fn pause(d: Duration) {
     tokio::time::sleep(d).await;
 }
 
+/// The stack of threads that plan statements and build views, in bytes of address space. What walks a tree of
+/// [the deepest kind](crate::sql::parser) calls itself once for each level, with large frames.
+pub const PLANNING_STACK: usize = 256 << 20;
+
 /// A fresh random identifier.
 pub fn uuid() -> uuid::Uuid {
     uuid::Uuid::new_v4()

@@ -55,6 +55,50 @@ fn a_directory_is_open_once_and_private() {
     assert_eq!(mode & 0o777, 0o700);
 }
 
+#[test]
+fn a_directory_of_which_a_part_is_gone_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::at(dir.path().join("data"));
+    let write = |sql: &str| {
+        let database = Database::open(&config).unwrap();
+        Db::session_of(&database).run(sql);
+        database.shutdown();
+    };
+    write("CREATE TABLE t (id int)");
+    write("INSERT INTO t VALUES (1), (2)");
+    let (journal, meta) = (config.data_dir.join("journal"), config.data_dir.join("meta"));
+
+    let kept = dir.path().join("kept");
+    std::fs::rename(&meta, &kept).unwrap();
+    let e = Database::open(&config).unwrap_err();
+    assert_eq!(e.sqlstate.0, "XX001");
+    assert!(e.message.contains("meta is empty"), "{e}");
+    std::fs::remove_dir_all(&meta).unwrap();
+    std::fs::rename(&kept, &meta).unwrap();
+
+    std::fs::rename(&journal, &kept).unwrap();
+    let e = Database::open(&config).unwrap_err();
+    assert_eq!(e.sqlstate.0, "XX001");
+    assert!(e.message.contains("journal ends at tick 0"), "{e}");
+    assert!(e.hint.unwrap().contains("accept_loss"));
+    std::fs::remove_dir_all(&journal).unwrap();
+    std::fs::rename(&kept, &journal).unwrap();
+
+    let database = Database::open(&config).unwrap();
+    assert_eq!(Db::session_of(&database).rows("SELECT id FROM t ORDER BY id"), rows(&["1", "2"]));
+    database.shutdown();
+    drop(database);
+
+    std::fs::remove_dir_all(&journal).unwrap();
+    let lossy = Config { accept_loss: true, ..config.clone() };
+    let database = Database::open(&lossy).unwrap();
+    assert_eq!(Db::session_of(&database).rows("SELECT count(*) FROM t"), rows(&["0"]));
+    database.shutdown();
+    drop(database);
+    // What was lost is accepted once.
+    Database::open(&config).unwrap();
+}
+
 /// A real server on a free port.
 struct Server {
     process: Child,
@@ -102,6 +146,35 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+#[test]
+fn statements_as_deep_as_they_may_be_do_not_end_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"), None);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = server.connect().await;
+        client.batch_execute("CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 2)").await.unwrap();
+        let ors: String = (0..900).map(|i| format!(" OR a = {i}")).collect();
+        for (sql, rows) in [
+            (format!("SELECT a FROM t{}", " UNION ALL SELECT b FROM t".repeat(900)), 901),
+            (format!("SELECT a FROM t WHERE a = 1{ors}"), 1),
+            (format!("SELECT a{} FROM t", " + b".repeat(60)), 1),
+        ] {
+            assert_eq!(client.query(&sql, &[]).await.unwrap().len(), rows);
+        }
+        let mut below = "t".to_string();
+        for n in 0..60 {
+            client.batch_execute(&format!("CREATE VIEW v{n} AS SELECT a, b FROM {below}")).await.unwrap();
+            below = format!("v{n}");
+        }
+        client
+            .batch_execute(&format!("CREATE MATERIALIZED VIEW top AS SELECT a FROM {below}"))
+            .await
+            .unwrap();
+        assert_eq!(client.query("SELECT a FROM top", &[]).await.unwrap().len(), 1);
+    });
 }
 
 #[test]

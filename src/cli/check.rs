@@ -2,7 +2,7 @@
 
 use tidemill::database::{Database, Outcome, SessionOptions};
 use tidemill::sql::ObjectKind;
-use tidemill::{Config, Error, Result, SqlState};
+use tidemill::{Config, Error, Result, SqlState, world};
 
 use super::serve::log;
 
@@ -15,8 +15,14 @@ pub fn run(config: Config) -> Result<()> {
             format!("there is no data directory {}", config.data_dir.display()),
         ));
     }
+    let checking =
+        std::thread::Builder::new().stack_size(world::PLANNING_STACK).spawn(move || views(&config))?;
+    checking.join().unwrap_or_else(|_| Err(Error::internal("the check panicked")))
+}
+
+fn views(config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let database = Database::open(&config)?;
+    let database = Database::open(config)?;
     let views: Vec<String> =
         database.catalog().of_kind(ObjectKind::MaterializedView).iter().map(|e| e.name.clone()).collect();
     let mut wrong = 0;

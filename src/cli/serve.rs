@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tidemill::config::LogFormat;
 use tidemill::database::Database;
 use tidemill::pgwire::ServerOptions;
-use tidemill::{Config, Error, Result, SqlState};
+use tidemill::{Config, Error, Result, SqlState, world};
 
 /// How long sessions may take to end after the listeners have closed.
 const SESSIONS_END: Duration = Duration::from_secs(5);
@@ -51,8 +51,12 @@ pub fn run(config: Config) -> Result<()> {
 
 /// The same, with `beside` run on the database when it is ready; if that ends, so does the server.
 pub fn run_with(config: Config, beside: impl AsyncFnOnce(Arc<Database>) -> Result<()>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("session").build()?;
-    runtime.block_on(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("session")
+        .thread_stack_size(world::PLANNING_STACK)
+        .build()?;
+    let outcome = runtime.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         // Before the database is opened: a taken port is found out at once.
         let wire = bind(config.listen, "listen").await?;
@@ -93,7 +97,10 @@ pub fn run_with(config: Config, beside: impl AsyncFnOnce(Arc<Database>) -> Resul
             .map_err(|e| Error::internal(format!("shutting down was lost: {e}")))?;
         tracing::info!("stopped");
         outcome
-    })
+    });
+    // A session that still plans a statement keeps its thread; nothing waits for that.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Says where the server is, on standard output: what a person or a script waits for.

@@ -103,7 +103,7 @@ impl Database {
     pub fn shutdown(&self) {
         self.workers.stop_all(world::instant() + Duration::from_millis(self.config.drain_timeout_ms));
         self.engine.shutdown();
-        if let Err(error) = self.store.flush() {
+        if let Err(error) = self.store.note_recorded(self.engine.recorded()) {
             tracing::error!(%error, "the catalog could not be synchronised");
         }
     }

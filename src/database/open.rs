@@ -39,6 +39,7 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Database>> {
         tick_rows_max: config.tick_rows,
         ..EngineConfig::default()
     })?;
+    check_whole(config, &store, &engine)?;
     engine.create_input(system::errors_input())?;
     let failed = create_collections(&engine, &catalog)?;
     let queries = Queries::new()?;
@@ -60,10 +61,35 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Database>> {
     let resumed = follow_committed(&database, &mut stops)?;
     stops.sort_unstable();
     stops.dedup();
-    database.engine.replay(&stops)?;
+    let report = database.engine.replay(&stops)?;
+    if report.torn_bytes > 0 {
+        tracing::warn!(
+            bytes = report.torn_bytes,
+            "the journal's torn end was cut off: a write that nobody was told of"
+        );
+    }
     set_to_work(&database, resumed);
     leavings::sweep(&database);
     Ok(database)
+}
+
+/// Refuses a catalog without its journal, and a journal without its catalog: somebody or something has removed one.
+fn check_whole(config: &Config, store: &Store, engine: &Engine) -> Result<()> {
+    let (dir, ends, noted) = (config.data_dir.display(), engine.recorded(), store.recorded()?);
+    let lost = if store.is_new() && ends > 0 {
+        format!("{dir}/meta is empty, and {dir}/journal has rows of a database that it does not tell of")
+    } else if ends < noted {
+        format!("{dir}/journal ends at tick {ends}, and tick {noted} was acknowledged: some of it is gone")
+    } else {
+        return Ok(());
+    };
+    if config.accept_loss {
+        tracing::error!(lost, "started with what is left");
+        return store.note_recorded(ends);
+    }
+    Err(Error::new(SqlState::DATA_CORRUPTED, lost).with_hint(
+        "Bring the directory back from a copy. To go on with what is left, start with --set accept_loss=on.",
+    ))
 }
 
 /// Makes the directory if need be, readable by its owner only: it holds secrets.

@@ -16,6 +16,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::engine::serve;
 use crate::error::{Error, Result};
+use crate::world;
 
 /// Batches that wait for a slow reader.
 const BATCHES_AHEAD: usize = 2;
@@ -29,8 +30,11 @@ pub(crate) struct Queries {
 impl Queries {
     /// As many threads as the machine has processors.
     pub fn new() -> Result<Queries> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().thread_name("query").enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("query")
+            .thread_stack_size(world::PLANNING_STACK)
+            .enable_all()
+            .build()?;
         Ok(Queries { runtime: Some(runtime) })
     }
 

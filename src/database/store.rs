@@ -7,18 +7,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::connectors::Memory;
+use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
 
 /// The version of the directory's layout that this program writes and reads.
 const FORMAT: u64 = 1;
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_NEXT_ID: &[u8] = b"next_id";
+const KEY_RECORDED: &[u8] = b"recorded";
 /// Identities below this one belong to the database itself.
 pub(crate) const FIRST_ID: u64 = 1000;
 
 /// The metadata store of a data directory.
 pub(crate) struct Store {
     db: sled::Db,
+    is_new: bool,
     /// Catalog objects: identity (8 bytes, big-endian) → JSON.
     objects: sled::Tree,
     /// Memories: owner's identity (8 bytes, big-endian), name → value.
@@ -31,6 +34,7 @@ pub(crate) struct Store {
 #[derive(Default)]
 pub(crate) struct CatalogBatch {
     batch: sled::Batch,
+    recorded: Option<Tick>,
     leavings: Vec<(u64, Vec<u8>)>,
     forgotten: Vec<u64>,
 }
@@ -39,6 +43,11 @@ impl CatalogBatch {
     /// Stores an object's JSON.
     pub fn put(&mut self, id: u64, json: Vec<u8>) {
         self.batch.insert(&id.to_be_bytes(), json);
+    }
+
+    /// Notes, with the changes, that the journal tells of this tick.
+    pub fn note_recorded(&mut self, tick: Tick) {
+        self.recorded = Some(tick);
     }
 
     /// Removes an object, and what it remembered.
@@ -72,7 +81,8 @@ impl Store {
             .flush_every_ms(None)
             .open()
             .map_err(storage)?;
-        let store = Store {
+        let mut store = Store {
+            is_new: false,
             objects: db.open_tree("objects").map_err(storage)?,
             memory: db.open_tree("memory").map_err(storage)?,
             leavings: db.open_tree("leavings").map_err(storage)?,
@@ -82,6 +92,7 @@ impl Store {
             None => {
                 store.db.insert(KEY_FORMAT, &FORMAT.to_be_bytes()).map_err(storage)?;
                 store.flush()?;
+                store.is_new = true;
             }
             Some(v) if v.as_ref() == FORMAT.to_be_bytes() => {}
             Some(v) => {
@@ -96,6 +107,22 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// Whether there was none before it was opened.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Notes that the journal tells of this tick.
+    pub fn note_recorded(&self, tick: Tick) -> Result<()> {
+        self.db.insert(KEY_RECORDED, &tick.to_be_bytes()).map_err(storage)?;
+        self.flush()
+    }
+
+    /// The tick that was noted last; 0: none.
+    pub fn recorded(&self) -> Result<Tick> {
+        Ok(self.db.get(KEY_RECORDED).map_err(storage)?.as_deref().and_then(decode_u64).unwrap_or(0))
     }
 
     /// Waits until everything written is on disk.
@@ -145,6 +172,9 @@ impl Store {
         }
         crate::world::crash_point("catalog-before");
         self.objects.apply_batch(batch.batch).map_err(storage)?;
+        if let Some(tick) = batch.recorded {
+            self.db.insert(KEY_RECORDED, &tick.to_be_bytes()).map_err(storage)?;
+        }
         self.flush()?;
         crate::world::crash_point("catalog-after");
         for id in batch.forgotten {

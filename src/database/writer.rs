@@ -98,6 +98,13 @@ impl Lease {
     }
 }
 
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // A timer that still runs has its own share of the guard.
+        *self.guard.lock() = None;
+    }
+}
+
 /// An open transaction's claim to be told of conflicts since its tick.
 pub(crate) struct Reading {
     tick: Tick,

@@ -27,6 +27,7 @@ use crate::engine::runtime::subscribe::{Keep, SubscribeFrom, Subscription};
 use crate::engine::serve::snapshot::EngineSnapshot;
 use crate::engine::{CollectionId, InputSpec, Receipt, Tick, Transaction, ViewSpec};
 use crate::error::{Error, Result, SqlState};
+use crate::world;
 
 /// How an engine is to work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,9 +110,16 @@ impl Engine {
         };
         let thread = std::thread::Builder::new()
             .name("tidemill-tick".to_string())
+            .stack_size(world::PLANNING_STACK)
             .spawn(move || core.run())
             .map_err(|e| io_error("tick thread".as_ref(), "start", e))?;
         Ok(Engine(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// The last tick of which a durable record of the journal tells. A journal that ends before a tick that was once
+    /// given here is not whole.
+    pub fn recorded(&self) -> Tick {
+        self.0.shared.durability.recorded()
     }
 
     /// Adds an input, without rows.

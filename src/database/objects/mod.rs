@@ -44,6 +44,7 @@ impl Database {
         let mut catalog = (*self.catalog()).clone();
         let mut batch = CatalogBatch::default();
         let result = change(&mut catalog, &mut batch)?;
+        batch.note_recorded(self.engine.recorded());
         self.store.commit(batch)?;
         self.catalog.store(Arc::new(catalog));
         Ok(result)

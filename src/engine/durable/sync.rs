@@ -24,6 +24,9 @@ pub(crate) const UNDURABLE_TICKS_MAX: Tick = 1024;
 struct State {
     written: Tick,
     durable: Tick,
+    /// The last tick that was written to a file, and the last of those that is durable.
+    filed: Tick,
+    recorded: Tick,
     /// Files written to since their last fsync.
     dirty: Vec<(PathBuf, Arc<File>)>,
     /// How many wait for durability right now.
@@ -48,6 +51,8 @@ impl Durability {
             state: Mutex::new(State {
                 written: tick,
                 durable: tick,
+                filed: tick,
+                recorded: tick,
                 dirty: Vec::new(),
                 waiting: 0,
                 poisoned: None,
@@ -61,6 +66,11 @@ impl Durability {
     /// The last durable tick.
     pub(crate) fn durable(&self) -> Tick {
         self.state.lock().durable
+    }
+
+    /// The last tick of which a durable record tells: after a restart the journal ends there or later.
+    pub(crate) fn recorded(&self) -> Tick {
+        self.state.lock().recorded
     }
 
     /// Numbering goes on from here; nothing is in flight.
@@ -108,6 +118,7 @@ impl Durability {
                 self.progress.notify_all();
             }
             Some((path, file)) => {
+                state.filed = tick;
                 if !state.dirty.iter().any(|(_, f)| Arc::ptr_eq(f, file)) {
                     state.dirty.push((path.clone(), Arc::clone(file)));
                 }
@@ -141,7 +152,7 @@ impl Durability {
     /// The sync thread's work, until [`stop`](Self::stop).
     pub(crate) fn run(&self) {
         loop {
-            let (files, written) = {
+            let (files, written, filed) = {
                 let mut state = self.state.lock();
                 loop {
                     if state.poisoned.is_some() || (state.stopping && state.dirty.is_empty()) {
@@ -162,7 +173,7 @@ impl Durability {
                     }
                     break;
                 }
-                (std::mem::take(&mut state.dirty), state.written)
+                (std::mem::take(&mut state.dirty), state.written, state.filed)
             };
             for (path, file) in files {
                 if let Err(e) = file.sync_data() {
@@ -175,7 +186,11 @@ impl Durability {
                 continue;
             }
             world::crash_point("journal.fsynced");
-            self.state.lock().durable = written;
+            {
+                let mut state = self.state.lock();
+                state.durable = written;
+                state.recorded = filed;
+            }
             self.progress.notify_all();
         }
     }

@@ -5,6 +5,7 @@ pub mod explain;
 mod fragment;
 pub mod lower;
 pub mod optimize;
+pub mod push_down;
 pub mod rewrite;
 mod single_row;
 pub mod spec;

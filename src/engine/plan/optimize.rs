@@ -7,6 +7,7 @@
 //! * `SingleDistinctToGroupBy` doubles the state of a distinct aggregate, which the aggregate operator counts itself.
 //! * `UnionsToFilter`, `ExtractLeafExpressions`, `PushDownLeafProjections` only pay for scans of files.
 //! * `RewriteSetComparison` has nothing left to do: [`super::rewrite`] expresses ANY and ALL by EXISTS.
+//! * `PushDownFilter` is replaced by [`PushDownFilterSafely`], in reads as well.
 //! * all physical rules: views are lowered from the logical plan.
 
 use std::sync::Arc;
@@ -28,12 +29,12 @@ use datafusion::optimizer::filter_null_join_keys::FilterNullJoinKeys;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
-use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerContext, OptimizerRule};
 
+use super::push_down::PushDownFilterSafely;
 use super::rewrite;
 use crate::error::Result;
 
@@ -55,11 +56,18 @@ pub fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(PropagateEmptyRelation::new()),
         Arc::new(FilterNullJoinKeys::default()),
         Arc::new(EliminateOuterJoin::new()),
-        Arc::new(PushDownFilter::new()),
+        Arc::new(PushDownFilterSafely::default()),
         Arc::new(EliminateGroupByConstant::new()),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ]
+}
+
+/// The rules for reads: DataFusion's own, but for the one that is replaced.
+pub fn rules_of_reads() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let safely: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(PushDownFilterSafely::default());
+    let own = Optimizer::new().rules.into_iter();
+    own.map(|rule| if rule.name() == safely.name() { Arc::clone(&safely) } else { rule }).collect()
 }
 
 /// The options the rules run with.

@@ -8,6 +8,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 
+use crate::engine::plan::optimize;
 use crate::error::Result;
 
 /// Threads that work on one read.
@@ -22,7 +23,11 @@ pub fn session_state() -> SessionState {
         let mut config = SessionConfig::new().with_target_partitions(PARTITIONS).with_batch_size(BATCH_ROWS);
         // Subqueries are joins in views; reads do the same, so both say the same.
         config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-        SessionStateBuilder::new().with_config(config).with_default_features().build()
+        SessionStateBuilder::new()
+            .with_config(config)
+            .with_default_features()
+            .with_optimizer_rules(optimize::rules_of_reads())
+            .build()
     });
     state.clone()
 }

@@ -6,6 +6,7 @@
 mod copy;
 mod create;
 mod cursor;
+mod depth;
 mod objects;
 mod options;
 mod session;
@@ -106,7 +107,7 @@ fn parse_one(text: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
 }
 
 fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
-    Tokenizer::new(&DIALECT, source.text()).tokenize_with_location().map_err(|e| {
+    let tokens = Tokenizer::new(&DIALECT, source.text()).tokenize_with_location().map_err(|e| {
         let start = source.byte(e.location);
         let message = if e.message.contains("string") {
             "unterminated quoted string"
@@ -120,7 +121,9 @@ fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
         let near = &source.text()[start..];
         Error::new(SqlState::SYNTAX_ERROR, format!("{message} at or near \"{near}\""))
             .at(source.position(e.location))
-    })
+    })?;
+    depth::check(&tokens, source)?;
+    Ok(tokens)
 }
 
 fn relative(location: Location, origin: Location) -> Location {

@@ -65,6 +65,20 @@ fn deep_nesting_is_an_error_not_a_crash() {
 }
 
 #[test]
+fn long_chains_are_an_error_not_a_crash() {
+    for (head, link) in
+        [("select 1", " + 1"), ("select 1 where a", " or b"), ("select 1", " union all select 1")]
+    {
+        let of = |n: usize| format!("{head}{}", link.repeat(n));
+        let error = parse(&of(2_500)).unwrap_err();
+        assert_eq!(error.sqlstate.0, "54001", "{link}");
+        assert!(error.position.is_some());
+    }
+    // Each row of a list is a chain of its own.
+    parse(&format!("insert into t values {}(1)", "(-1 + 2, 'a' || 'b'), ".repeat(2_500))).unwrap();
+}
+
+#[test]
 fn what_is_not_built_is_named() {
     for (sql, name) in [
         ("create connection m to mysql (host = 'h')", "CONNECTION TO MYSQL"),
