@@ -88,7 +88,18 @@ pub(crate) fn sink_key(sink: &Sink, schema: &SchemaRef) -> Result<Vec<usize>> {
             Error::new(SqlState::UNDEFINED_COLUMN, format!("column \"{column}\" named in KEY does not exist"))
         })
     };
-    sink.key.iter().map(position).collect()
+    let mut key = Vec::with_capacity(sink.key.len());
+    for column in &sink.key {
+        let position = position(column)?;
+        if key.contains(&position) {
+            return Err(Error::new(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{column}\" named in KEY appears twice"),
+            ));
+        }
+        key.push(position);
+    }
+    Ok(key)
 }
 
 /// Everything that a source fills: its own rows, and the tables made from it.

@@ -296,7 +296,13 @@ impl Settings {
             }
             Kind::Milliseconds => {
                 let ms = milliseconds(value).ok_or_else(invalid)?;
-                if ms == 0 { "0".into() } else { format!("{ms}ms") }
+                const UNITS: [(u64, &str); 4] =
+                    [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")];
+                match UNITS.iter().find(|(unit, _)| ms % unit == 0) {
+                    _ if ms == 0 => "0".into(),
+                    Some((unit, name)) => format!("{}{name}", ms / unit),
+                    None => format!("{ms}ms"),
+                }
             }
             Kind::OneOf(values) => {
                 let canonical = match boolean(value) {
@@ -407,7 +413,7 @@ mod tests {
         assert_eq!(s.take_changed(), vec![("TimeZone", "Europe/Berlin".to_string())]);
         s.set("statement_timeout", Some("2 s"), false).unwrap();
         assert_eq!(s.statement_timeout(), Some(Duration::from_secs(2)));
-        assert_eq!(s.get("STATEMENT_TIMEOUT"), Some("2000ms"));
+        assert_eq!(s.get("STATEMENT_TIMEOUT"), Some("2s"));
         s.set("datestyle", Some("German"), false).unwrap_err();
         s.set("datestyle", Some("dmy"), false).unwrap();
         assert_eq!(s.get("DateStyle"), Some("ISO, DMY"));

@@ -25,7 +25,7 @@ use crate::engine::expr::cast_to;
 use crate::engine::plan::optimize::analyse;
 use crate::engine::plan::rewrite;
 use crate::engine::serve::bind::{Overlay, scans};
-use crate::engine::serve::session_state;
+use crate::engine::serve::{physical_plan, session_state};
 use crate::engine::{CollectionId, Delta, Engine, EngineSnapshot, Tick};
 use crate::error::{Error, Result};
 
@@ -121,10 +121,10 @@ pub fn answer(
     let plan = bind(plan)?;
     let state = session_state();
     let rows = block_on(async {
-        let physical = state.create_physical_plan(&plan).await?;
-        collect(physical, state.task_ctx()).await
+        let physical = physical_plan(&plan, &state).await?;
+        Ok::<_, Error>(collect(physical, state.task_ctx()).await?)
     })?;
-    Ok(rows?)
+    rows
 }
 
 /// The rows by which `actual` differs from `expected`, both answers to `plan`.

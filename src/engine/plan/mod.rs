@@ -3,6 +3,7 @@
 mod dependent;
 pub mod explain;
 mod fragment;
+pub mod guard;
 pub mod lower;
 pub mod optimize;
 pub mod push_down;

@@ -1,13 +1,14 @@
 //! Running a bound plan.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 
+use crate::engine::plan::guard::guard;
 use crate::engine::plan::optimize;
 use crate::error::Result;
 
@@ -32,8 +33,14 @@ pub fn session_state() -> SessionState {
     state.clone()
 }
 
+/// A bound plan, optimised, as it is run.
+pub async fn physical_plan(plan: &LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = guard(state.optimize(plan)?)?;
+    Ok(state.query_planner().create_physical_plan(&plan, state).await?)
+}
+
 /// Optimises and starts a bound plan; rows come as the stream is read.
 pub async fn execute(plan: LogicalPlan, state: &SessionState) -> Result<SendableRecordBatchStream> {
-    let physical = state.create_physical_plan(&plan).await?;
+    let physical = physical_plan(&plan, state).await?;
     Ok(execute_stream(physical, state.task_ctx())?)
 }

@@ -6,4 +6,4 @@ pub mod provider;
 pub mod snapshot;
 
 pub use bind::{Overlay, bind};
-pub use execute::{execute, session_state};
+pub use execute::{execute, physical_plan, session_state};

@@ -90,6 +90,8 @@ impl StatementParser<'_> {
             Token::Comma | Token::RParen => return Ok("true".to_string()),
             Token::Word(w) => w.value.to_ascii_lowercase(),
             Token::Number(n, _) => n.clone(),
+            Token::LParen => return Ok(self.ident_list()?.join(", ")),
+            Token::Mul => "*".to_string(),
             _ => return self.string(),
         };
         self.p.advance_token();

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{self as sql, Expr, Ident, ObjectName, Query, Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 pub use text::SourceText;
 
@@ -102,12 +102,62 @@ fn parse_one(text: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let parsed = parser.statement().and_then(|statement| parser.end().map(|()| statement));
     match parsed {
         Err(e) if e.sqlstate == SqlState::FEATURE_NOT_SUPPORTED => Ok(Statement::Unsupported(e)),
+        Err(e) if e.sqlstate == SqlState::SYNTAX_ERROR => match unbuilt_clause(text) {
+            Some(clause) => Ok(Statement::Unsupported(Error::unsupported(clause))),
+            None => Err(e),
+        },
         other => other,
     }
 }
 
+/// A clause of the dialect that is not built, in a text that cannot be parsed.
+fn unbuilt_clause(text: &str) -> Option<&'static str> {
+    let tokens = tokenize(&SourceText::new(text)).ok()?;
+    let words: Vec<String> = tokens
+        .into_iter()
+        .filter(|t| !matches!(t.token, Token::Whitespace(_)))
+        .map(|t| match t.token {
+            Token::Word(w) if w.quote_style.is_none() => w.value.to_ascii_lowercase(),
+            _ => String::new(),
+        })
+        .collect();
+    words.windows(3).find_map(|w| match [w[0].as_str(), w[1].as_str(), w[2].as_str()] {
+        ["emit", "on", "window"] => Some("EMIT ON WINDOW CLOSE"),
+        ["asof", "join", _] | ["asof", "left" | "inner", "join"] => Some("ASOF JOIN"),
+        _ => None,
+    })
+}
+
+/// Strings with a line break between them are one, as SQL says.
+fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        if let Token::SingleQuotedString(more) = &token.token {
+            let blanks = joined.iter().rev().take_while(|t| matches!(t.token, Token::Whitespace(_))).count();
+            let end = joined.len() - blanks;
+            let breaks = joined[end..].iter().any(|t| {
+                matches!(
+                    t.token,
+                    Token::Whitespace(Whitespace::Newline | Whitespace::SingleLineComment { .. })
+                )
+            });
+            if breaks
+                && let Some(before) = end.checked_sub(1).and_then(|i| joined.get_mut(i))
+                && let Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) = &mut before.token
+            {
+                text.push_str(more);
+                before.span.end = token.span.end;
+                joined.truncate(end);
+                continue;
+            }
+        }
+        joined.push(token);
+    }
+    joined
+}
+
 fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
-    let tokens = Tokenizer::new(&DIALECT, source.text()).tokenize_with_location().map_err(|e| {
+    let tokens = Tokenizer::new(&DIALECT, source.text()).tokenize_with_location().map(join_strings).map_err(|e| {
         let start = source.byte(e.location);
         let message = if e.message.contains("string") {
             "unterminated quoted string"

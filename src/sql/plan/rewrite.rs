@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::naming;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
 use crate::types::{SqlType, sql_type_of};
@@ -134,7 +134,23 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
+        let alias = select.projection.iter().find_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. } if alias.quote_style == Some('\'') => Some(alias),
+            _ => None,
+        });
+        if let Some(alias) = alias {
+            let message = format!("syntax error at or near \"'{}'\"", alias.value);
+            return ControlFlow::Break(Error::new(SqlState::SYNTAX_ERROR, message));
+        }
         naming::name_items(select);
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
+                && is_series(expr)
+            {
+                let series = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+                *expr = call("unnest", vec![series]);
+            }
+        }
         for window in &mut select.named_window {
             if let NamedWindowExpr::WindowSpec(spec) = &mut window.1 {
                 frame_offsets(spec).for_each(keep_literal);
@@ -408,6 +424,10 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             Ok(())
         }
         Expr::Function(function) => prepare_function(function),
+        Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..) => {
+            regroup_distinct(expr);
+            Ok(())
+        }
         // What SQL calls without parentheses and sqlparser takes for a column.
         Expr::Identifier(id) if id.quote_style.is_none() && SESSION_VALUES.contains(&fold(id).as_str()) => {
             *expr = call(&fold(id), vec![]);
@@ -500,6 +520,38 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// `generate_series(…)`, which in a list of columns makes rows.
+fn is_series(expr: &Expr) -> bool {
+    match expr {
+        Expr::Function(function) => match function.name.0.as_slice() {
+            [name] => name.as_ident().is_some_and(|id| fold(id) == "generate_series"),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// sqlparser reads `a IS DISTINCT FROM b AND c` as `a IS DISTINCT FROM (b AND c)`.
+fn regroup_distinct(expr: &mut Expr) {
+    fn is_condition(expr: &Expr) -> bool {
+        matches!(expr, Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or, .. })
+    }
+    fn leftmost(expr: &mut Expr) -> &mut Expr {
+        match expr {
+            Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, .. } => leftmost(left),
+            other => other,
+        }
+    }
+    let (Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right)) = expr else { return };
+    if is_condition(right) {
+        let mut condition = std::mem::replace(right.as_mut(), Expr::Value(Value::Null.into()));
+        std::mem::swap(right.as_mut(), leftmost(&mut condition));
+        // The place of what was taken out is for the comparison.
+        std::mem::swap(leftmost(&mut condition), expr);
+        *expr = condition;
     }
 }
 

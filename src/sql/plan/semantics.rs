@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -123,6 +123,15 @@ fn after(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             } else {
                 Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
             }
+        }
+        // A negative literal is a literal already.
+        Expr::Negative(inner) if !matches!(*inner, Expr::Literal(..)) => {
+            let data_type = inner.get_type(schema)?;
+            if !data_type.is_signed_integer() {
+                return Ok(Transformed::no(Expr::Negative(inner)));
+            }
+            let zero = Expr::Literal(ScalarValue::new_zero(&data_type)?, None);
+            Ok(Transformed::yes(arithmetic::checked(Operator::Minus, zero, *inner)))
         }
         other => Ok(Transformed::no(other)),
     }
