@@ -157,21 +157,22 @@ fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 }
 
 fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
-    let tokens = Tokenizer::new(&DIALECT, source.text()).tokenize_with_location().map(join_strings).map_err(|e| {
-        let start = source.byte(e.location);
-        let message = if e.message.contains("string") {
-            "unterminated quoted string"
-        } else if e.message.contains("delimiter") {
-            "unterminated quoted identifier"
-        } else if e.message.contains("comment") {
-            "unterminated /* comment"
-        } else {
-            "syntax error"
-        };
-        let near = &source.text()[start..];
-        Error::new(SqlState::SYNTAX_ERROR, format!("{message} at or near \"{near}\""))
-            .at(source.position(e.location))
-    })?;
+    let tokens =
+        Tokenizer::new(&DIALECT, source.text()).tokenize_with_location().map(join_strings).map_err(|e| {
+            let start = source.byte(e.location);
+            let message = if e.message.contains("string") {
+                "unterminated quoted string"
+            } else if e.message.contains("delimiter") {
+                "unterminated quoted identifier"
+            } else if e.message.contains("comment") {
+                "unterminated /* comment"
+            } else {
+                "syntax error"
+            };
+            let near = &source.text()[start..];
+            Error::new(SqlState::SYNTAX_ERROR, format!("{message} at or near \"{near}\""))
+                .at(source.position(e.location))
+        })?;
     depth::check(&tokens, source)?;
     Ok(tokens)
 }
