@@ -7,6 +7,7 @@ mod copy;
 mod create;
 mod cursor;
 mod depth;
+mod dialect;
 mod objects;
 mod options;
 mod session;
@@ -16,10 +17,10 @@ mod text;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{self as sql, Expr, Ident, ObjectName, Query, Visit, Visitor};
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
+use dialect::TidemillDialect;
 pub use text::SourceText;
 
 use crate::error::{Error, Result, SqlState};
@@ -28,7 +29,7 @@ use crate::sql::ast::{Parsed, Statement};
 use crate::types::{SqlType, sql_type_of};
 
 /// The dialect of everything that is read.
-pub(crate) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
+pub(crate) static DIALECT: TidemillDialect = TidemillDialect;
 
 /// How deep expressions and queries may nest.
 const RECURSION_LIMIT: usize = 128;
