@@ -337,10 +337,7 @@ impl Session {
 
     /// How values are written as text, by the session's settings.
     pub fn text_format(&self) -> TextFormat {
-        TextFormat {
-            offset_seconds: self.settings.offset_seconds(),
-            rounded_floats: self.settings.rounded_floats(),
-        }
+        TextFormat { zone: self.settings.zone(), rounded_floats: self.settings.rounded_floats() }
     }
 
     /// Remarks that belong to no outcome (to an error, or to settings at the start). Emptied by the call.
@@ -350,11 +347,7 @@ impl Session {
 
     /// What planning needs to know of the session.
     pub(crate) fn info(&self) -> SessionInfo {
-        SessionInfo {
-            user: self.options.user.clone(),
-            database: self.options.database.clone(),
-            offset_seconds: self.settings.offset_seconds(),
-        }
+        SessionInfo { user: self.options.user.clone(), database: self.options.database.clone() }
     }
 
     /// A failed block takes nothing but its end.

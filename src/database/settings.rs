@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::{Error, Result, SqlState};
+use crate::types::Zone;
 
 /// The version of PostgreSQL whose behaviour clients may count on.
 pub const SERVER_VERSION: &str = "17.0";
@@ -222,13 +223,10 @@ impl Settings {
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 
-    /// The time zone's distance from UTC now, in seconds east.
-    pub fn offset_seconds(&self) -> i32 {
-        use chrono::{Offset, TimeZone};
-        let Some(zone) = self.get("timezone").filter(|z| *z != "UTC" && *z != "GMT") else { return 0 };
-        let Ok(zone) = zone.parse::<arrow::array::timezone::Tz>() else { return 0 };
-        let now = chrono::DateTime::from_timestamp_micros(crate::world::now_micros()).unwrap_or_default();
-        zone.offset_from_utc_datetime(&now.naive_utc()).fix().local_minus_utc()
+    /// `TimeZone`.
+    pub fn zone(&self) -> Zone {
+        // What is set was checked.
+        self.get("timezone").and_then(Zone::parse).unwrap_or_default()
     }
 
     /// Whether floats are written with fewer digits than they have.
@@ -378,11 +376,11 @@ fn time_zone(value: &str) -> Option<String> {
             return Some(known.into());
         }
     }
-    // A plain number is hours east of Greenwich.
+    // A plain number is hours east of Greenwich; POSIX, whose notation this is, counts to the west.
     if let Ok(hours) = value.parse::<i32>() {
-        return (-15..=15).contains(&hours).then(|| format!("{hours:+03}:00"));
+        return (-15..=15).contains(&hours).then(|| format!("<{hours:+03}>{:+03}", -hours));
     }
-    value.parse::<arrow::array::timezone::Tz>().ok().map(|_| value.to_string())
+    Zone::parse(value).map(|_| value.to_string())
 }
 
 fn date_style(now: &str, value: &str) -> Option<String> {

@@ -5,7 +5,7 @@ use crate::error::{Error, Result, SqlState};
 
 /// Microseconds of a day.
 pub(super) const DAY_MICROS: i64 = 86_400_000_000;
-const SECOND_MICROS: i64 = 1_000_000;
+pub(super) const SECOND_MICROS: i64 = 1_000_000;
 
 /// The value that PostgreSQL prints as `infinity`; its negative neighbour is `-infinity`.
 pub(super) const INFINITY: i64 = i64::MAX;

@@ -12,6 +12,7 @@ pub mod json;
 mod numeric;
 mod output;
 mod parse;
+mod zone;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,12 +21,13 @@ use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 pub use builder::TextBuilder;
-pub use datetime::{Moment, format_date, format_time, format_timestamp, format_timestamptz, parse_zone};
+pub use datetime::{Moment, format_date, format_time, format_timestamp, format_timestamptz};
 pub use input::{parse_array_text, parse_text};
 pub use interval::{format_interval, parse_interval};
 pub use numeric::{format_decimal, parse_decimal};
 pub use output::{TextFormat, write_text, write_text_with};
 pub use parse::sql_type_of;
+pub use zone::Zone;
 
 use crate::error::{Error, Result, SqlState};
 

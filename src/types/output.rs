@@ -11,17 +11,17 @@ use arrow::datatypes::{
     UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
-use super::SqlType;
 use super::datetime::{format_date, format_time, format_timestamp, format_timestamptz};
 use super::interval::format_interval;
 use super::numeric::format_decimal;
+use super::{SqlType, Zone};
 use crate::error::{Error, Result};
 
 /// What a session may choose about text output.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TextFormat {
-    /// The session's time zone: seconds east of UTC.
-    pub offset_seconds: i32,
+    /// The session's time zone.
+    pub zone: Zone,
     /// `extra_float_digits` below 1 prints floats with 15 (6) digits; otherwise the shortest exact text.
     pub rounded_floats: bool,
 }
@@ -93,7 +93,7 @@ pub fn write_text_with(
             let micros = timestamp_micros(array, *unit, row);
             match zone {
                 None => format_timestamp(micros, out),
-                Some(_) => format_timestamptz(micros, format.offset_seconds, out),
+                Some(_) => format_timestamptz(micros, format.zone.offset_at(micros), out),
             }
         }
         DataType::Interval(unit) => format_interval(interval(array, *unit, row), out),

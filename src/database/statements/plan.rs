@@ -37,7 +37,6 @@ impl Plan {
 pub(crate) struct KeptPlan {
     plan: Plan,
     catalog: Arc<Catalog>,
-    offset_seconds: i32,
 }
 
 impl Session {
@@ -73,17 +72,11 @@ impl Session {
             Ok(TreeNodeRecursion::Continue)
         });
         let keeps = visited.is_ok() && only_collections && pg_catalog::context_of(plan.logical()).is_none();
-        keeps.then(|| KeptPlan {
-            plan,
-            catalog: self.database.catalog(),
-            offset_seconds: self.settings.offset_seconds(),
-        })
+        keeps.then(|| KeptPlan { plan, catalog: self.database.catalog() })
     }
 
     /// The kept plan, if it still means what the statement means.
     pub(crate) fn reuse_plan(&self, kept: &KeptPlan) -> Option<Plan> {
-        let same = Arc::ptr_eq(&kept.catalog, &self.database.catalog())
-            && kept.offset_seconds == self.settings.offset_seconds();
-        same.then(|| kept.plan.clone())
+        Arc::ptr_eq(&kept.catalog, &self.database.catalog()).then(|| kept.plan.clone())
     }
 }

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
 
 use crate::error::{Error, SqlState};
 use crate::names::{quote, quote_literal};
-use crate::types::{Moment, SqlType, parse_zone};
+use crate::types::{Moment, SqlType, Zone, is_string};
 
 /// The functions of this file.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
@@ -20,11 +20,8 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let [zoned, local] = timestamps();
     let text = DataType::Utf8View;
     [
-        (
-            Kind::ToChar,
-            vec![exact(vec![zoned.clone(), text.clone()]), exact(vec![local.clone(), text.clone()])],
-        ),
-        (Kind::Timezone, vec![exact(vec![text.clone(), zoned]), exact(vec![text.clone(), local])]),
+        (Kind::ToChar, vec![exact(vec![zoned, text.clone()]), exact(vec![local, text.clone()])]),
+        (Kind::Timezone, vec![TypeSignature::UserDefined]),
         (Kind::ToTimestamp, vec![exact(vec![DataType::Float64])]),
         (Kind::QuoteIdent, vec![exact(vec![text.clone()])]),
         (Kind::QuoteLiteral, vec![exact(vec![text])]),
@@ -65,6 +62,27 @@ impl ScalarUDFImpl for Function {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// Of `timezone` only, whose result depends on whether a zone was given: neither may become the other.
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let at = match types {
+            [_, DataType::Timestamp(_, Some(_)) | DataType::Date32 | DataType::Date64] => {
+                SqlType::Timestamptz
+            }
+            [_, DataType::Timestamp(_, None)] => SqlType::Timestamp,
+            [_, DataType::Null] => SqlType::Timestamptz,
+            [_, other] if is_string(other) => SqlType::Timestamptz,
+            _ => {
+                let types: Vec<String> = types.iter().map(ToString::to_string).collect();
+                return Err(datafusion::error::DataFusionError::Plan(format!(
+                    "No function matches the given name and argument types '{}({})'",
+                    self.name(),
+                    types.join(", ")
+                )));
+            }
+        };
+        Ok(vec![DataType::Utf8View, at.arrow()])
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
@@ -126,15 +144,12 @@ fn timezone(zone: &ArrayRef, at: &ArrayRef) -> crate::Result<ArrayRef> {
         .zip(at)
         .map(|(zone, at)| {
             let (Some(zone), Some(at)) = (zone, at) else { return Ok(None) };
-            let offset = parse_zone(zone).ok_or_else(|| {
-                Error::new(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    format!("time zone \"{zone}\" is not supported yet"),
-                )
-                .with_hint("Use UTC or an offset such as +02:00.")
+            let zone = Zone::parse(zone).ok_or_else(|| {
+                Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("time zone \"{zone}\" not recognized"))
+                    .with_hint("Use UTC, an offset such as +02:00, or a name such as Europe/Berlin.")
             })?;
-            let shift = i64::from(offset) * 1_000_000;
-            Ok(Some(at.saturating_add(if zoned { shift } else { -shift })))
+            let shift = if zoned { zone.offset_at(at) } else { -zone.offset_of_local(at) };
+            Ok(Some(at.saturating_add(i64::from(shift) * 1_000_000)))
         })
         .collect::<crate::Result<_>>()?;
     Ok(if zoned { Arc::new(shifted) } else { Arc::new(shifted.with_timezone("+00:00")) })
