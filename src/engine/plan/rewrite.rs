@@ -165,10 +165,12 @@ fn unalias(e: Expr) -> Expr {
     e.unalias_nested().data
 }
 
-/// Window functions that look at single rows get a total order.
+/// Window functions that look at single rows get a total order; what the analysis has renamed is renamed above, for a
+/// window node takes bare window functions only.
 fn windows(window: Window) -> Planned<Transformed<LogicalPlan>> {
     let schema = Arc::clone(window.input.schema());
-    let exprs = determined(&window.window_expr, |e| {
+    let bare: Vec<Expr> = window.window_expr.iter().cloned().map(unalias).collect();
+    let exprs = determined(&bare, |e| {
         let Expr::WindowFunction(mut function) = e else { return e };
         let by_row = function.params.window_frame.units == WindowFrameUnits::Rows
             || matches!(&function.fun, WindowFunctionDefinition::WindowUDF(f)
@@ -178,12 +180,22 @@ fn windows(window: Window) -> Planned<Transformed<LogicalPlan>> {
         }
         Expr::WindowFunction(function)
     });
-    let Some(exprs) = exprs else { return Ok(Transformed::no(LogicalPlan::Window(window))) };
+    if exprs.is_none() && bare == window.window_expr {
+        return Ok(Transformed::no(LogicalPlan::Window(window)));
+    }
+    let exprs = exprs.unwrap_or(bare);
     let mut columns = schema.columns();
     columns.extend(exprs.iter().map(|e| Column::from_name(e.schema_name().to_string())));
+    // Two that were told apart by their names only are computed once.
+    let mut distinct: Vec<Expr> = Vec::with_capacity(exprs.len());
+    for expr in exprs {
+        if !distinct.contains(&expr) {
+            distinct.push(expr);
+        }
+    }
     // Functions of different orders now are of different nodes.
     let input = Arc::unwrap_or_clone(window.input);
-    renamed(LogicalPlanBuilder::window_plan(input, exprs)?, columns, &window.schema)
+    renamed(LogicalPlanBuilder::window_plan(input, distinct)?, columns, &window.schema)
 }
 
 /// Aggregate functions whose answer depends on the order get one.

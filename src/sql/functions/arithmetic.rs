@@ -1,4 +1,4 @@
-//! Arithmetic that fails where PostgreSQL's fails: integer overflow, division by zero; numeric division with scale.
+//! Arithmetic that fails where PostgreSQL's fails: integer overflow, division by zero; quotients and averages with scale.
 
 use std::sync::Arc;
 
@@ -40,6 +40,15 @@ pub fn divide(left: Expr, right: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(
         Arc::new(ScalarUDF::new_from_impl(function)),
         vec![left, right],
+    ))
+}
+
+/// The average of values with this sum and this count: NULL of none.
+pub fn average(sum: Expr, count: Expr) -> Expr {
+    let function = Average { signature: Signature::user_defined(Volatility::Immutable) };
+    Expr::ScalarFunction(ScalarFunction::new_udf(
+        Arc::new(ScalarUDF::new_from_impl(function)),
+        vec![sum, count],
     ))
 }
 
@@ -168,6 +177,63 @@ impl ScalarUDFImpl for Divide {
             return Ok(ColumnarValue::Scalar(value));
         }
         Ok(ColumnarValue::Array(quotient))
+    }
+}
+
+/// A sum divided by a count, which is zero only where the sum is NULL.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Average {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Average {
+    fn name(&self) -> &str {
+        "avg"
+    }
+
+    fn display_name(&self, args: &[Expr]) -> Result<String> {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        Ok(format!("avg({})", args.join(", ")))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let [sum, _] = types else {
+            return Err(Error::internal("an average needs a sum and a count").into());
+        };
+        Ok(match sum {
+            DataType::Decimal128(..) => vec![sum.clone(), DataType::Decimal128(20, 0)],
+            t if t.is_integer() => vec![DataType::Decimal128(20, 0), DataType::Decimal128(20, 0)],
+            _ => vec![DataType::Float64, DataType::Float64],
+        })
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(match types {
+            [DataType::Decimal128(_, scale), _] => DataType::Decimal128(38, QUOTIENT_SCALE.max(*scale)),
+            _ => DataType::Float64,
+        })
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let to = args.return_type().clone();
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let [sum, count] = arrays.as_slice() else {
+            return Err(Error::internal("an average needs a sum and a count").into());
+        };
+        let average: ArrayRef = match sum.data_type() {
+            DataType::Decimal128(..) => decimals(sum, count, &to)?,
+            _ => numeric::div(sum, count)?,
+        };
+        if scalar {
+            let value = datafusion::common::ScalarValue::try_from_array(&average, 0)?;
+            return Ok(ColumnarValue::Scalar(value));
+        }
+        Ok(ColumnarValue::Array(average))
     }
 }
 

@@ -4,6 +4,7 @@ pub mod arithmetic;
 pub mod cast;
 pub mod json;
 pub mod length;
+mod math;
 pub mod operators;
 pub mod series;
 pub mod session;
@@ -30,10 +31,9 @@ pub struct Functions {
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(Functions::build);
 
 /// PostgreSQL's names for aggregates that DataFusion calls otherwise.
-const AGGREGATE_ALIASES: [(&str, &str); 5] = [
+const AGGREGATE_ALIASES: [(&str, &str); 4] = [
     ("every", "bool_and"),
     ("variance", "var_samp"),
-    ("json_agg", "array_agg"),
     ("any_value", "first_value"),
     ("stddev_samp", "stddev"),
 ];
@@ -60,7 +60,8 @@ impl Functions {
             .chain(text::functions())
             .chain([length::array_length()])
             .chain(temporal::functions());
-        for function in SessionStateDefaults::default_scalar_functions().into_iter().chain(ours) {
+        let theirs = SessionStateDefaults::default_scalar_functions().into_iter().map(math::guarded);
+        for function in theirs.chain(ours) {
             for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str))
             {
                 scalar.insert(name.to_string(), Arc::clone(&function));

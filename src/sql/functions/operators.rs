@@ -2,9 +2,13 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::expr::{AggregateFunction, Cast, WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::planner::{
+    ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawWindowExpr,
+};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, WindowFunctionDefinition};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::{arithmetic, cast, temporal};
@@ -33,7 +37,20 @@ impl ExprPlanner for Arithmetic {
         }
         let (left, right) = (expr.left.get_type(schema)?, expr.right.get_type(schema)?);
         let interval = |t: &DataType| matches!(t, DataType::Interval(_));
+        let moment = |t: &DataType| matches!(t, DataType::Date32 | DataType::Timestamp(..));
         Ok(match expr.op {
+            // A date is a timestamp as soon as a span of time is added to it.
+            B::Plus | B::Minus if left == DataType::Date32 && interval(&right) => {
+                expr.left = expr.left.cast_to(&SqlType::Timestamp.arrow(), schema)?;
+                PlannerResult::Original(expr)
+            }
+            B::Plus if interval(&left) && moment(&right) => {
+                let moment = match right {
+                    DataType::Date32 => expr.right.cast_to(&SqlType::Timestamp.arrow(), schema)?,
+                    _ => expr.right,
+                };
+                PlannerResult::Original(RawBinaryExpr { op: B::Plus, left: moment, right: expr.left })
+            }
             B::Multiply if interval(&left) && right.is_numeric() => {
                 PlannerResult::Planned(temporal::multiply(expr.left, expr.right))
             }
@@ -54,13 +71,59 @@ impl ExprPlanner for Arithmetic {
                     DataType::Int32,
                 )))
             }
+            B::Minus if moment(&left) && moment(&right) || is_time(&left) && is_time(&right) => {
+                PlannerResult::Planned(temporal::difference(expr.left, expr.right))
+            }
             _ => PlannerResult::Original(expr),
         })
+    }
+
+    /// `avg(x)` is `sum(x) / count(x)`, with the scale and the rounding of a division.
+    fn plan_aggregate(&self, expr: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
+        if expr.func.name() != "avg" || expr.args.len() != 1 {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let call = |func| {
+            Expr::AggregateFunction(AggregateFunction::new_udf(
+                func,
+                expr.args.clone(),
+                expr.distinct,
+                expr.filter.clone(),
+                vec![],
+                expr.null_treatment,
+            ))
+        };
+        Ok(PlannerResult::Planned(arithmetic::average(call(sum_udaf()), call(count_udaf()))))
+    }
+
+    fn plan_window(&self, expr: RawWindowExpr) -> Result<PlannerResult<RawWindowExpr>> {
+        if expr.func_def.name() != "avg" || expr.args.len() != 1 {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let call = |func| {
+            Expr::from(WindowFunction {
+                fun: WindowFunctionDefinition::AggregateUDF(func),
+                params: WindowFunctionParams {
+                    args: expr.args.clone(),
+                    partition_by: expr.partition_by.clone(),
+                    order_by: expr.order_by.clone(),
+                    window_frame: expr.window_frame.clone(),
+                    filter: expr.filter.clone(),
+                    null_treatment: expr.null_treatment,
+                    distinct: expr.distinct,
+                },
+            })
+        };
+        Ok(PlannerResult::Planned(arithmetic::average(call(sum_udaf()), call(count_udaf()))))
     }
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         Ok(PlannerResult::Planned(temporal::extract(args)))
     }
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
 }
 
 /// A string literal beside an operand of another type means a value of that type (`id = '5'`, `at > '2024-01-01'`).

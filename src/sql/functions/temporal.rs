@@ -1,11 +1,11 @@
-//! `extract`, `date_part`, `age`, and intervals multiplied and divided by numbers.
+//! `extract`, `date_part`, `age`, spans between points in time, and intervals compared, multiplied and divided.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, IntervalMonthDayNanoArray};
 use arrow::datatypes::{
-    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
-    TimestampMicrosecondType,
+    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -42,6 +42,18 @@ pub fn multiply(interval: Expr, number: Expr) -> Expr {
 pub fn divide(interval: Expr, number: Expr) -> Expr {
     let function = Arc::new(ScalarUDF::new_from_impl(Temporal::new(Kind::Divide)));
     Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![interval, number]))
+}
+
+/// The time from `start` to `end`, both points in time or both times of day: days and hours, never months.
+pub fn difference(end: Expr, start: Expr) -> Expr {
+    let function = Arc::new(ScalarUDF::new_from_impl(Temporal::new(Kind::Difference)));
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![end, start]))
+}
+
+/// How long an interval is for comparisons, in nanoseconds: a month has 30 days, a day 24 hours, as in PostgreSQL.
+pub fn length(interval: Expr) -> Expr {
+    let function = Arc::new(ScalarUDF::new_from_impl(Temporal::new(Kind::Length)));
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![interval]))
 }
 
 /// What can be asked of a point in time or a span.
@@ -255,7 +267,7 @@ impl ScalarUDFImpl for Part {
                 .map(|v| v.map(|v| ask_interval(field, v)).transpose())
                 .collect::<crate::Result<_>>()?,
             DataType::Time64(_) => values
-                .as_primitive::<arrow::datatypes::Time64MicrosecondType>()
+                .as_primitive::<Time64MicrosecondType>()
                 .iter()
                 .map(|v| v.map(|v| ask_moment(field, v)))
                 .collect(),
@@ -282,6 +294,8 @@ impl ScalarUDFImpl for Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Age,
+    Difference,
+    Length,
     Multiply,
     Divide,
 }
@@ -298,6 +312,10 @@ impl Temporal {
         let interval = DataType::Interval(IntervalUnit::MonthDayNano);
         let types = match kind {
             Kind::Age => vec![SqlType::Timestamp.arrow(), SqlType::Timestamp.arrow()],
+            Kind::Difference => {
+                return Temporal { kind, signature: Signature::user_defined(Volatility::Immutable) };
+            }
+            Kind::Length => vec![interval],
             Kind::Multiply | Kind::Divide => vec![interval, DataType::Float64],
         };
         Temporal { kind, signature: Signature::exact(types, Volatility::Immutable) }
@@ -308,6 +326,8 @@ impl ScalarUDFImpl for Temporal {
     fn name(&self) -> &str {
         match self.kind {
             Kind::Age => "age",
+            Kind::Difference => "difference",
+            Kind::Length => "interval_length",
             Kind::Multiply => "interval_multiply",
             Kind::Divide => "interval_divide",
         }
@@ -317,17 +337,57 @@ impl ScalarUDFImpl for Temporal {
         &self.signature
     }
 
+    /// Of two points in time the one with a zone decides: the other one is taken in that zone.
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let zoned = types.iter().any(|t| matches!(t, DataType::Timestamp(_, Some(_))));
+        let to = match types.first() {
+            Some(DataType::Time32(_) | DataType::Time64(_)) => SqlType::Time.arrow(),
+            _ if zoned => SqlType::Timestamptz.arrow(),
+            _ => SqlType::Timestamp.arrow(),
+        };
+        Ok(vec![to; types.len()])
+    }
+
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Interval(IntervalUnit::MonthDayNano))
+        Ok(match self.kind {
+            Kind::Length => DataType::Decimal128(38, 0),
+            _ => DataType::Interval(IntervalUnit::MonthDayNano),
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        if let (Kind::Length, [interval]) = (self.kind, arrays.as_slice()) {
+            let lengths: Decimal128Array =
+                interval.as_primitive::<IntervalMonthDayNanoType>().unary(nanoseconds);
+            let lengths: ArrayRef = Arc::new(lengths.with_precision_and_scale(38, 0)?);
+            if scalar {
+                return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&lengths, 0)?));
+            }
+            return Ok(ColumnarValue::Array(lengths));
+        }
         let [left, right] = arrays.as_slice() else {
             return Err(Error::internal(format!("{} needs two arguments", self.name())).into());
         };
         let result: IntervalMonthDayNanoArray = match self.kind {
+            Kind::Difference if matches!(left.data_type(), DataType::Time64(_)) => {
+                let ends = left.as_primitive::<Time64MicrosecondType>().iter();
+                ends.zip(right.as_primitive::<Time64MicrosecondType>())
+                    // Times of day are less than a day apart.
+                    .map(|(a, b)| Some(IntervalMonthDayNano::new(0, 0, (a? - b?) * 1000)))
+                    .collect()
+            }
+            Kind::Difference => {
+                let ends = left.as_primitive::<TimestampMicrosecondType>().iter();
+                ends.zip(right.as_primitive::<TimestampMicrosecondType>())
+                    .map(|(a, b)| match (a, b) {
+                        (Some(a), Some(b)) => difference_of(a, b).map(Some),
+                        _ => Ok(None),
+                    })
+                    .collect::<crate::Result<_>>()?
+            }
+            Kind::Length => return Err(Error::internal("the length of two intervals").into()),
             Kind::Age => {
                 let ends = left.as_primitive::<TimestampMicrosecondType>().iter();
                 ends.zip(right.as_primitive::<TimestampMicrosecondType>())
@@ -371,6 +431,20 @@ impl Temporal {
         }
         Ok(IntervalMonthDayNano::new(months.trunc() as i32, days.trunc() as i32, nanos as i64))
     }
+}
+
+/// How long an interval is when a month has 30 days and a day 24 hours.
+fn nanoseconds(interval: IntervalMonthDayNano) -> i128 {
+    let days = i128::from(interval.months) * 30 + i128::from(interval.days);
+    days * i128::from(DAY_MICROS) * 1000 + i128::from(interval.nanoseconds)
+}
+
+/// The time from `b` to `a`, both in microseconds, in days and the rest.
+fn difference_of(a: i64, b: i64) -> crate::Result<IntervalMonthDayNano> {
+    let out_of_range = || Error::new(SqlState("22008"), "interval out of range");
+    let micros = a.checked_sub(b).ok_or_else(out_of_range)?;
+    let days = i32::try_from(micros / DAY_MICROS).map_err(|_| out_of_range())?;
+    Ok(IntervalMonthDayNano::new(0, days, micros % DAY_MICROS * 1000))
 }
 
 /// The time from `b` to `a` in years, months, days and the rest.
@@ -418,5 +492,21 @@ mod tests {
         assert_eq!(age(day(19_783), day(19_753)), IntervalMonthDayNano::new(1, 1, 0));
         assert_eq!(age(day(19_753), day(19_783)), IntervalMonthDayNano::new(-1, -1, 0));
         assert_eq!(age(1_000_000, 0), IntervalMonthDayNano::new(0, 0, 1_000_000_000));
+    }
+
+    #[test]
+    fn differences_have_days_and_hours() {
+        let hours = |h: i64| h * 3_600_000_000;
+        assert_eq!(difference_of(hours(49), 0).unwrap(), IntervalMonthDayNano::new(0, 2, hours(1) * 1000));
+        assert_eq!(difference_of(0, hours(49)).unwrap(), IntervalMonthDayNano::new(0, -2, -hours(1) * 1000));
+        assert_eq!(difference_of(i64::MAX, -1).unwrap_err().sqlstate, SqlState("22008"));
+    }
+
+    #[test]
+    fn months_are_as_long_as_thirty_days() {
+        let month = nanoseconds(IntervalMonthDayNano::new(1, 0, 0));
+        assert_eq!(month, nanoseconds(IntervalMonthDayNano::new(0, 30, 0)));
+        assert_eq!(month, nanoseconds(IntervalMonthDayNano::new(0, 0, 30 * DAY_MICROS * 1000)));
+        assert!(month < nanoseconds(IntervalMonthDayNano::new(0, 30, 1)));
     }
 }

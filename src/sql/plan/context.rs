@@ -9,13 +9,14 @@ use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::catalog::default_table_source::provider_as_source;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result, TableReference};
-use datafusion::logical_expr::planner::{ExprPlanner, TypePlanner};
+use datafusion::logical_expr::planner::{ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
 };
 use datafusion::sql::planner::ContextProvider;
 use datafusion::sql::sqlparser::ast::DataType as SqlDataType;
 
+use super::joins::{MergedOperands, MergingJoins};
 use super::{Mentioned, Planner, Purpose, SessionInfo, SystemCatalog, output};
 use crate::engine::plan::CollectionSource;
 use crate::error::{Error, SqlState};
@@ -36,6 +37,8 @@ pub(super) struct Resolver<'a> {
     system: Option<&'a dyn SystemCatalog>,
     purpose: Purpose,
     functions: &'static Functions,
+    expr_planners: Vec<Arc<dyn ExprPlanner>>,
+    relation_planners: [Arc<dyn RelationPlanner>; 1],
     uses: Mentioned,
 }
 
@@ -51,12 +54,17 @@ impl<'a> Resolver<'a> {
         system: Option<&'a dyn SystemCatalog>,
         purpose: Purpose,
     ) -> Self {
+        let functions = Functions::get();
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(MergedOperands)];
+        expr_planners.extend_from_slice(functions.expr_planners());
         Resolver {
             catalog,
             session,
             system,
             purpose,
-            functions: Functions::get(),
+            functions,
+            expr_planners,
+            relation_planners: [Arc::new(MergingJoins::default())],
             uses: Mentioned::default(),
         }
     }
@@ -178,7 +186,11 @@ impl ContextProvider for Resolver<'_> {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.functions.expr_planners()
+        &self.expr_planners
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relation_planners
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

@@ -96,6 +96,11 @@ fn plan_error(message: &str) -> Error {
     let message = message.strip_prefix("Error during planning: ").unwrap_or(message);
     if message.contains("must appear in the GROUP BY clause") && message.contains("column \"") {
         let column = between(message, "column \"", "\"").unwrap_or_default();
+        // A merged column's qualifier is not the user's.
+        let column = match column.split_once('.') {
+            Some((qualifier, name)) if naming::shown(qualifier).is_empty() => name,
+            _ => column,
+        };
         return Error::new(
             SqlState::GROUPING_ERROR,
             format!(
@@ -134,12 +139,13 @@ fn plan_error(message: &str) -> Error {
     }
     if message.contains("No function matches the given name and argument types")
         && let Some(call) = between(message, "argument types '", "'")
-        && let Some((name, types)) = call.trim_end_matches(')').split_once('(')
+        && let Some((name, types)) = call.strip_suffix(')').unwrap_or(call).split_once('(')
     {
         return undefined_function(name, Some(types));
     }
     if let Some(pair) = between(message, "comparison operation ", " to valid types")
         .or_else(|| between(message, "arithmetic expression ", " to valid types"))
+        .or_else(|| between(message, "Cannot get result type for temporal operation ", ": "))
         .or_else(|| message.split_once("comparison operation ").map(|(_, rest)| rest))
         .or_else(|| {
             message.split_once("Cannot infer common string type for string concat operation ").map(|(_, r)| r)
@@ -240,6 +246,8 @@ fn operator_error(pair: &str) -> Option<Error> {
 /// An Arrow type's text as PostgreSQL's name for it.
 fn sql_name(arrow: &str) -> String {
     match DataType::from_str(arrow) {
+        // How many digits a numeric has never matters.
+        Ok(DataType::Decimal128(..)) => "numeric".to_string(),
         Ok(data_type) => SqlType::of(&Field::new("", data_type, true)).to_string(),
         Err(_) => arrow.to_string(),
     }

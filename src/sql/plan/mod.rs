@@ -9,12 +9,17 @@
 mod context;
 mod dml;
 mod error;
+mod grouping;
+mod intervals;
+mod joins;
 mod locate;
 mod naming;
 mod output;
 mod rewrite;
+mod rows;
 mod semantics;
 mod set_operations;
+mod unknown;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -50,13 +55,11 @@ pub struct SessionInfo {
     pub user: String,
     /// `current_database()`, `current_catalog`.
     pub database: String,
-    /// The session's time zone: seconds east of UTC.
-    pub offset_seconds: i32,
 }
 
 impl Default for SessionInfo {
     fn default() -> Self {
-        SessionInfo { user: "tidemill".to_string(), database: "tidemill".to_string(), offset_seconds: 0 }
+        SessionInfo { user: "tidemill".to_string(), database: "tidemill".to_string() }
     }
 }
 
@@ -201,7 +204,9 @@ impl<'a> Planner<'a> {
         let mut context = PlannerContext::new().with_prepare_param_data_types(declared.clone());
         let plan = SqlToRel::new(&resolver)
             .sql_statement_to_plan_with_context(sql::Statement::Query(Box::new(query)), &mut context)?;
+        let plan = joins::without_marks(plan)?;
         let plan = set_operations::keep_multiplicities(plan)?;
+        let plan = grouping::name_keys(plan)?;
         let plan = semantics::analyze(plan, resolver.config())?;
         Ok((|| {
             semantics::check_conditions(&plan)?;

@@ -13,7 +13,7 @@ use crate::names::fold;
 use crate::types::sql_type_of;
 
 /// Between a name and what makes it unique.
-const MARK: char = '\u{1}';
+pub(super) const MARK: char = '\u{1}';
 
 /// What PostgreSQL calls a column it has no name for.
 const UNNAMED: &str = "?column?";

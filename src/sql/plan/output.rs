@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::common::Column as PlanColumn;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
@@ -14,15 +15,33 @@ use crate::types::{SqlType, is_string};
 
 /// The plan with its columns in canonical types, and the schema with the names that PostgreSQL shows.
 pub(super) fn canonical(plan: LogicalPlan) -> Result<(LogicalPlan, SchemaRef)> {
+    let open = holds_scalar_subquery(&plan)?;
     let fields: Vec<FieldRef> = plan
         .schema()
         .fields()
         .iter()
-        .map(|f| Arc::new(canonical_field(f).with_name(naming::shown(f.name()))))
+        .map(|f| {
+            let field = canonical_field(f).with_name(naming::shown(f.name()));
+            let nullable = open || field.is_nullable();
+            Arc::new(field.with_nullable(nullable))
+        })
         .collect();
     let schema = Arc::new(Schema::new(fields));
     let plan = cast_to(plan, &schema, |_, field| field.name().clone())?;
     Ok((plan, schema))
+}
+
+/// Whether a column may hold a subquery's value: NULL without a row, though DataFusion calls it what the subquery's
+/// column is.
+fn holds_scalar_subquery(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            found |= expr.exists(|e| Ok(matches!(e, Expr::ScalarSubquery(_))))?;
+            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })
+    })?;
+    Ok(found)
 }
 
 /// A column in the Arrow type that carries its PostgreSQL type, its metadata only what tells that type.

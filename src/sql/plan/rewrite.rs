@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 
-use super::naming;
+use super::{joins, naming, rows};
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
@@ -162,6 +162,12 @@ impl VisitorMut for Rewriter {
         if let Some(Distinct::On(exprs)) = &mut select.distinct {
             exprs.iter_mut().for_each(keep_literal);
         }
+        if let Some(condition) = &mut select.selection
+            && let Err(e) = rows::filter(condition)
+        {
+            return ControlFlow::Break(e);
+        }
+        joins::gather(select);
         if select.into.is_some() {
             return ControlFlow::Break(Error::unsupported("SELECT INTO"));
         }
@@ -413,10 +419,9 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             }
             Ok(())
         }
-        Expr::InList { .. } | Expr::BinaryOp { op: BinaryOperator::Eq | BinaryOperator::NotEq, .. } => {
-            compare_rows(expr);
-            Ok(())
-        }
+        Expr::InList { .. }
+        | Expr::InSubquery { .. }
+        | Expr::BinaryOp { op: BinaryOperator::Eq | BinaryOperator::NotEq, .. } => rows::compare(expr),
         Expr::Function(function) if two_arguments(function, "mod").is_some() => {
             if let Some((left, right)) = two_arguments(function, "mod") {
                 *expr = Expr::Nested(Box::new(binary(left, BinaryOperator::Modulo, right)));
@@ -577,40 +582,6 @@ fn compound(root: &Expr, chain: &[AccessExpr]) -> Option<Vec<Ident>> {
             _ => None,
         },
         _ => None,
-    }
-}
-
-/// `(a, b) = (1, 2)` is `a = 1 AND b = 2`; `(a, b) IN ((1, 2), …)` is an OR of those.
-fn compare_rows(expr: &mut Expr) {
-    let rows_equal = |left: &[Expr], right: &[Expr]| {
-        let pairs = left.iter().zip(right).map(|(l, r)| binary(l.clone(), BinaryOperator::Eq, r.clone()));
-        pairs.reduce(|a, b| binary(a, BinaryOperator::And, b)).map(|e| Expr::Nested(Box::new(e)))
-    };
-    let not = |e: Expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(e) };
-    let rewritten = match &*expr {
-        Expr::BinaryOp { left, op, right } => match (left.as_ref(), right.as_ref()) {
-            (Expr::Tuple(l), Expr::Tuple(r)) if l.len() == r.len() => {
-                rows_equal(l, r).map(|e| if *op == BinaryOperator::NotEq { not(e) } else { e })
-            }
-            _ => None,
-        },
-        Expr::InList { expr: row, list, negated } => match row.as_ref() {
-            Expr::Tuple(l) => list
-                .iter()
-                .map(|item| match item {
-                    Expr::Tuple(r) if l.len() == r.len() => rows_equal(l, r),
-                    _ => None,
-                })
-                .collect::<Option<Vec<_>>>()
-                .and_then(|rows| rows.into_iter().reduce(|a, b| binary(a, BinaryOperator::Or, b)))
-                .map(|e| Expr::Nested(Box::new(e)))
-                .map(|e| if *negated { not(e) } else { e }),
-            _ => None,
-        },
-        _ => None,
-    };
-    if let Some(rewritten) = rewritten {
-        *expr = rewritten;
     }
 }
 

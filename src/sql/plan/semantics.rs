@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{AggregateFunction, Cast, ScalarFunction};
+use datafusion::logical_expr::expr::{AggregateFunction, Cast, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Volatility};
@@ -14,10 +14,12 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
+use super::{intervals, unknown};
 use crate::engine::plan::CollectionSource;
 use crate::engine::plan::optimize::analyse_by;
 use crate::error::{Error, SqlState};
-use crate::sql::functions::{arithmetic, cast, length};
+use crate::sql::functions::{arithmetic, cast, length, temporal};
+use crate::types::SqlType;
 
 /// Makes a plan executable: types coerced, with PostgreSQL's semantics.
 pub(super) fn analyze(plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
@@ -40,8 +42,22 @@ impl AnalyzerRule for BeforeCoercion {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        rewrite_expressions(plan, &before)
+        let plan = rewrite_expressions(plan, &before)?;
+        Ok(plan.transform_up_with_subqueries(unknown::in_union)?.data)
     }
+}
+
+/// Whether a value has a sign; text and parameters may turn out to have one.
+fn is_negatable(data_type: &DataType) -> bool {
+    !matches!(
+        data_type,
+        DataType::Boolean
+            | DataType::Date32
+            | DataType::Timestamp(..)
+            | DataType::Time32(_)
+            | DataType::Time64(_)
+            | DataType::List(_)
+    )
 }
 
 /// What depends on the types after coercion: casts and checked arithmetic.
@@ -54,7 +70,8 @@ impl AnalyzerRule for AfterCoercion {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        rewrite_expressions(plan, &after)
+        let plan = rewrite_expressions(plan, &after)?;
+        Ok(plan.transform_up_with_subqueries(intervals::sorted)?.data)
     }
 }
 
@@ -80,6 +97,25 @@ fn rewrite_expressions(plan: LogicalPlan, rewrite: &Rewrite) -> Result<LogicalPl
 fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::AggregateFunction(call) => widen_aggregate(call, schema),
+        Expr::WindowFunction(mut call) if call.fun.name() == "sum" => {
+            let widened = widen_sum(&mut call.params.args, schema)?;
+            Ok(widened.update_data(|()| Expr::WindowFunction(call)))
+        }
+        Expr::ScalarSubquery(subquery) if subquery.subquery.schema().fields().len() != 1 => {
+            Err(Error::new(SqlState::SYNTAX_ERROR, "subquery must return only one column").into())
+        }
+        Expr::InSubquery(InSubquery { subquery, .. }) if subquery.subquery.schema().fields().len() != 1 => {
+            Err(Error::new(SqlState::SYNTAX_ERROR, "subquery has too many columns").into())
+        }
+        Expr::Negative(operand) => match operand.to_field(schema)?.1 {
+            field if is_negatable(field.data_type()) => Ok(Transformed::no(Expr::Negative(operand))),
+            field => Err(Error::new(
+                SqlState::UNDEFINED_FUNCTION,
+                format!("operator does not exist: - {}", SqlType::of(&field)),
+            )
+            .into()),
+        },
+        expr @ (Expr::Case(_) | Expr::InList(_) | Expr::Between(_)) => unknown::beside(expr, schema),
         Expr::ScalarFunction(mut call) => {
             if matches!(call.func.name(), "character_length" | "octet_length")
                 && let [arg] = call.args.as_slice()
@@ -87,6 +123,9 @@ fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             {
                 call.func = length::byte_length();
                 return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+            }
+            if unknown::takes_one_type(call.func.name()) {
+                return unknown::beside(Expr::ScalarFunction(call), schema);
             }
             whole(call, schema)
         }
@@ -120,6 +159,9 @@ fn after(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 && left.get_type(schema)? == right.get_type(schema)?;
             if checked {
                 Ok(Transformed::yes(arithmetic::checked(op, *left, *right)))
+            } else if op.supports_propagation() && intervals::is_interval(&left, schema)? {
+                let (left, right) = (temporal::length(*left), temporal::length(*right));
+                Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))))
             } else {
                 Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
             }
@@ -133,7 +175,7 @@ fn after(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let zero = Expr::Literal(ScalarValue::new_zero(&data_type)?, None);
             Ok(Transformed::yes(arithmetic::checked(Operator::Minus, zero, *inner)))
         }
-        other => Ok(Transformed::no(other)),
+        other => intervals::compared(other, schema),
     }
 }
 
@@ -146,26 +188,23 @@ pub(super) fn cast_expr(expr: Expr, from: &Field, to: &FieldRef) -> Expr {
     }
 }
 
-/// sum(bigint) is numeric and cannot overflow; avg of whole numbers and numerics has 16 decimal places.
+/// sum(bigint) is numeric and cannot overflow.
 fn widen_aggregate(mut call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let wide = match (call.func.name(), call.params.args.first()) {
-        ("sum", Some(arg)) => match arg.get_type(schema)? {
-            DataType::Int64 | DataType::UInt64 => Some(DataType::Decimal128(28, 0)),
-            _ => None,
-        },
-        ("avg", Some(arg)) => match arg.get_type(schema)? {
-            t if t.is_integer() => Some(DataType::Decimal128(34, 12)),
-            DataType::Decimal128(p, s) if s < 12 => {
-                Some(DataType::Decimal128((p + 12 - s.unsigned_abs()).clamp(34, 38), 12))
-            }
-            _ => None,
-        },
-        _ => None,
-    };
-    let Some(wide) = wide else { return Ok(Transformed::no(Expr::AggregateFunction(call))) };
-    let arg = call.params.args.remove(0);
-    call.params.args.insert(0, Expr::Cast(Cast::new(Box::new(arg), wide)));
-    Ok(Transformed::yes(Expr::AggregateFunction(call)))
+    if call.func.name() != "sum" {
+        return Ok(Transformed::no(Expr::AggregateFunction(call)));
+    }
+    Ok(widen_sum(&mut call.params.args, schema)?.update_data(|()| Expr::AggregateFunction(call)))
+}
+
+/// The argument of a sum over bigint as a numeric.
+fn widen_sum(args: &mut [Expr], schema: &DFSchema) -> Result<Transformed<()>> {
+    let [arg] = args else { return Ok(Transformed::no(())) };
+    if !matches!(arg.get_type(schema)?, DataType::Int64 | DataType::UInt64) {
+        return Ok(Transformed::no(()));
+    }
+    let value = std::mem::take(arg);
+    *arg = Expr::Cast(Cast::new(Box::new(value), DataType::Decimal128(28, 0)));
+    Ok(Transformed::yes(()))
 }
 
 /// Results that PostgreSQL gives another type: ceil, floor, round and trunc of a numeric have no decimal places,

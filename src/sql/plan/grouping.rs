@@ -1,0 +1,58 @@
+//! GROUP BY ROLLUP, CUBE and GROUPING SETS over expressions: the expressions are computed below and grouped by name.
+//!
+//! What is above an aggregation finds its keys by their names, and these would change with every rewriting of an
+//! expression inside of a grouping set.
+
+use std::sync::Arc;
+
+use datafusion::common::Column;
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::logical_expr::expr::GroupingSet;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder};
+
+/// The plan with grouping sets over columns only.
+pub(super) fn name_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
+    Ok(plan.transform_up_with_subqueries(named)?.data)
+}
+
+fn named(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Aggregate(aggregate) = plan else { return Ok(Transformed::no(plan)) };
+    let mut computed: Vec<Expr> = Vec::new();
+    for expr in &aggregate.group_expr {
+        let Expr::GroupingSet(sets) = expr else { continue };
+        for key in keys(sets) {
+            if !matches!(key, Expr::Column(_)) && !computed.contains(key) {
+                computed.push(key.clone());
+            }
+        }
+    }
+    if computed.is_empty() {
+        return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+    }
+    let column = |key: &Expr| Expr::Column(Column::from_name(key.schema_name().to_string()));
+    let input = aggregate.input.schema().columns().into_iter().map(Expr::Column);
+    let input = input.chain(computed.iter().map(|key| key.clone().alias(key.schema_name().to_string())));
+    let input = LogicalPlanBuilder::from(Arc::clone(&aggregate.input)).project(input)?.build()?;
+    let replace = |expr: Expr| {
+        expr.transform_down(|e| {
+            Ok(if computed.contains(&e) { Transformed::yes(column(&e)) } else { Transformed::no(e) })
+        })
+    };
+    let groups = aggregate.group_expr.into_iter().map(|e| Ok(replace(e)?.data)).collect::<Result<_>>()?;
+    // `grouping(key)` must name the key as the sets do; other aggregates read their own input.
+    let calls = aggregate.aggr_expr.into_iter().map(|e| match &e {
+        Expr::AggregateFunction(call) if call.func.name() == "grouping" => Ok(replace(e)?.data),
+        _ => Ok(e),
+    });
+    let calls = calls.collect::<Result<_>>()?;
+    Ok(Transformed::yes(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), groups, calls)?)))
+}
+
+/// The keys of grouping sets; those of several sets repeat.
+fn keys(sets: &GroupingSet) -> Vec<&Expr> {
+    match sets {
+        GroupingSet::Rollup(keys) | GroupingSet::Cube(keys) => keys.iter().collect(),
+        GroupingSet::GroupingSets(sets) => sets.iter().flatten().collect(),
+    }
+}

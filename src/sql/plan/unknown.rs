@@ -1,0 +1,176 @@
+//! String literals that mean a value of another type: in CASE, COALESCE, IN, BETWEEN, arrays and set operations they
+//! take the type of what they stand beside, and fail where they are none (`CASE WHEN a THEN 1 ELSE 'x' END`).
+//!
+//! DataFusion would turn everything into text instead.
+
+use std::sync::Arc;
+
+use arrow::datatypes::FieldRef;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr::{Case, InList};
+use datafusion::logical_expr::{Between, Expr, ExprSchemable, LogicalPlan, Projection, Union};
+
+use crate::error::{Error, SqlState};
+use crate::sql::functions::cast;
+use crate::types::{SqlType, is_string};
+
+/// Whether all arguments of a function have one type.
+pub(super) fn takes_one_type(function: &str) -> bool {
+    matches!(function, "coalesce" | "nullif" | "greatest" | "least" | "make_array")
+}
+
+/// The expression with its string literals in the type of its other operands.
+///
+/// # Errors
+/// 22P02 and its kin for a literal that is no value of that type; 42804 for types that have nothing in common.
+pub(super) fn beside(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let changed = match &mut expr {
+        Expr::Case(Case { expr: operand, when_then_expr, else_expr }) => {
+            let (whens, thens): (Vec<&mut Expr>, Vec<&mut Expr>) =
+                when_then_expr.iter_mut().map(|(when, then)| (when.as_mut(), then.as_mut())).unzip();
+            let compared = match operand {
+                Some(operand) => unify(std::iter::once(operand.as_mut()).chain(whens), schema, None)?,
+                None => false,
+            };
+            let results = thens.into_iter().chain(else_expr.iter_mut().map(|e| e.as_mut()));
+            unify(results, schema, Some("CASE"))? | compared
+        }
+        Expr::ScalarFunction(call) => {
+            let name = call.func.name().to_uppercase();
+            let named = matches!(name.as_str(), "COALESCE" | "GREATEST" | "LEAST").then_some(name.as_str());
+            unify(call.args.iter_mut(), schema, named)?
+        }
+        Expr::InList(InList { expr, list, .. }) => {
+            unify(std::iter::once(expr.as_mut()).chain(list), schema, None)?
+        }
+        Expr::Between(Between { expr, low, high, .. }) => {
+            unify([expr, low, high].into_iter().map(|e| e.as_mut()), schema, None)?
+        }
+        _ => false,
+    };
+    Ok(Transformed::new_transformed(expr, changed))
+}
+
+/// Gives the literals among the operands the type of the others. `construct` is what PostgreSQL names when the others
+/// have no type in common; `None` leaves that to the coercion of types.
+fn unify<'e>(
+    operands: impl Iterator<Item = &'e mut Expr>,
+    schema: &DFSchema,
+    construct: Option<&str>,
+) -> Result<bool> {
+    let mut literals = Vec::new();
+    let mut common = None;
+    for operand in operands {
+        if is_unknown(operand) {
+            literals.push(operand);
+        } else if let Some(known) = known_type(operand.to_field(schema)?.1) {
+            common = Some(wider(common, known, construct)?);
+        }
+    }
+    let Some(target) = common.filter(|t| !t.is_string()) else { return Ok(false) };
+    let mut changed = false;
+    for operand in literals {
+        if let Some(typed) = typed(operand, &target)? {
+            *operand = typed;
+            changed = true;
+        }
+    }
+    Ok(changed)
+}
+
+/// A string literal without a type of its own.
+fn is_unknown(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(value, metadata)
+        if is_string(&value.data_type()) && !value.is_null() && metadata.is_none())
+}
+
+/// The type that decides for others: none for NULL, parameters and records.
+fn known_type(field: FieldRef) -> Option<SqlType> {
+    match SqlType::of(&field) {
+        SqlType::Unknown | SqlType::Record => None,
+        _ if field.data_type().is_null() => None,
+        // A literal is cast to what any value of the type is.
+        SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
+        known => Some(known),
+    }
+}
+
+/// The type of two that holds the values of both.
+fn wider(common: Option<SqlType>, other: SqlType, construct: Option<&str>) -> Result<SqlType> {
+    let Some(common) = common else { return Ok(other) };
+    if common.is_string() != other.is_string()
+        && let Some(construct) = construct
+    {
+        return Err(Error::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("{construct} types {common} and {other} cannot be matched"),
+        )
+        .into());
+    }
+    Ok(if rank(&other) > rank(&common) { other } else { common })
+}
+
+fn rank(sql_type: &SqlType) -> u8 {
+    match sql_type {
+        SqlType::Int4 | SqlType::Timestamp => 1,
+        SqlType::Int8 | SqlType::Timestamptz => 2,
+        SqlType::Numeric(_) => 3,
+        SqlType::Float4 => 4,
+        SqlType::Float8 => 5,
+        _ => 0,
+    }
+}
+
+fn typed(literal: &Expr, to: &SqlType) -> Result<Option<Expr>> {
+    match literal {
+        Expr::Literal(value, _) => Ok(cast::literal(value, &to.field_ref("", true))?),
+        _ => Ok(None),
+    }
+}
+
+/// A union whose branches' literals have the type of the other branches.
+pub(super) fn in_union(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Union(union) = plan else { return Ok(Transformed::no(plan)) };
+    let mut inputs: Vec<LogicalPlan> = union.inputs.iter().map(|i| i.as_ref().clone()).collect();
+    let mut changed = false;
+    for column in 0..union.schema.fields().len() {
+        let mut common = None;
+        for input in &inputs {
+            if literal(input, column).is_none()
+                && let Some(field) = input.schema().fields().get(column)
+                && let Some(known) = known_type(Arc::clone(field))
+            {
+                common = Some(wider(common, known, Some("UNION"))?);
+            }
+        }
+        let Some(target) = common.filter(|t| !t.is_string()) else { continue };
+        for input in &mut inputs {
+            let Some(typed) = literal(input, column).map(|l| typed(l, &target)).transpose()?.flatten() else {
+                continue;
+            };
+            if let LogicalPlan::Projection(projection) = input {
+                let mut exprs = projection.expr.clone();
+                let name = projection.schema.qualified_field(column);
+                exprs[column] = typed.alias_qualified(name.0.cloned(), name.1.name());
+                *input = LogicalPlan::Projection(Projection::try_new(exprs, Arc::clone(&projection.input))?);
+                changed = true;
+            }
+        }
+    }
+    if !changed {
+        return Ok(Transformed::no(LogicalPlan::Union(union)));
+    }
+    let inputs = inputs.into_iter().map(Arc::new).collect();
+    Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)))
+}
+
+/// The literal without a type that a column of a query is.
+fn literal(plan: &LogicalPlan, column: usize) -> Option<&Expr> {
+    let LogicalPlan::Projection(projection) = plan else { return None };
+    let mut expr = projection.expr.get(column)?;
+    while let Expr::Alias(alias) = expr {
+        expr = &alias.expr;
+    }
+    is_unknown(expr).then_some(expr)
+}
