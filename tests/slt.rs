@@ -6,6 +6,8 @@
 //! * `live`: each query as a materialized view that is created before the data; the data then comes in several
 //!   ticks, mixed with rows that are updated, deleted and inserted again.
 //!
+//! A record can be for one mode or protocol only: `onlyif live`, `onlyif simple`.
+//!
 //! In the modes `view` and `live` every view is compared with its query in batch (`CHECK MATERIALIZED VIEW`)
 //! after each statement that may have changed it.
 //!

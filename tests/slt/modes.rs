@@ -116,6 +116,7 @@ pub fn run_file(file: &Path, mode: Mode, protocol: Protocol) -> Result<Score, St
     let mut runner =
         Runner::new(|| async { PgClient::connect(addr).map(|client| Wire { client, protocol }) });
     runner.add_label(&mode.to_string());
+    runner.add_label(super::protocol_name(protocol));
     let mut run = FileRun {
         mode,
         admin: PgClient::connect(addr).map_err(|e| e.to_string())?,

@@ -158,7 +158,8 @@ impl Circuit {
                 continue;
             }
             if let Body::Tap { after } = node.body {
-                if tick > after {
+                // A view over nothing may have rows at tick 0 already: 0 leaves none out.
+                if tick > after || after == 0 {
                     stack.extend(node.consumers.iter().map(|(to, port)| (*to, *port, delta.clone())));
                 }
                 continue;

@@ -45,6 +45,9 @@ pub fn plan(name: &str, args: Vec<Expr>, constant: bool) -> Result<Series> {
         .map(|arg| simplifier.coerce(arg, &schema).and_then(|e| simplifier.simplify(e)))
         .map(|arg| arg.map(widen))
         .collect::<datafusion::error::Result<Vec<_>>>()?;
+    if let Some(Expr::Literal(ScalarValue::Int64(Some(0)), _)) = args.get(2) {
+        return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, "step size cannot equal zero"));
+    }
     if constant {
         return rows(&args).map(Series::Rows);
     }
@@ -86,9 +89,6 @@ fn rows(args: &[Expr]) -> Result<LogicalPlan> {
             ));
         }
     };
-    if step == 0 {
-        return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, "step size cannot equal zero"));
-    }
     let mut values = Vec::new();
     let mut next = Some(start);
     while let Some(n) = next.filter(|n| if step > 0 { *n <= stop } else { *n >= stop }) {
