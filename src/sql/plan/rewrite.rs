@@ -429,10 +429,6 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             Ok(())
         }
         Expr::Function(function) => prepare_function(function),
-        Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..) => {
-            regroup_distinct(expr);
-            Ok(())
-        }
         // What SQL calls without parentheses and sqlparser takes for a column.
         Expr::Identifier(id) if id.quote_style.is_none() && SESSION_VALUES.contains(&fold(id).as_str()) => {
             *expr = call(&fold(id), vec![]);
@@ -536,27 +532,6 @@ fn is_series(expr: &Expr) -> bool {
             _ => false,
         },
         _ => false,
-    }
-}
-
-/// sqlparser reads `a IS DISTINCT FROM b AND c` as `a IS DISTINCT FROM (b AND c)`.
-fn regroup_distinct(expr: &mut Expr) {
-    fn is_condition(expr: &Expr) -> bool {
-        matches!(expr, Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or, .. })
-    }
-    fn leftmost(expr: &mut Expr) -> &mut Expr {
-        match expr {
-            Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, .. } => leftmost(left),
-            other => other,
-        }
-    }
-    let (Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right)) = expr else { return };
-    if is_condition(right) {
-        let mut condition = std::mem::replace(right.as_mut(), Expr::Value(Value::Null.into()));
-        std::mem::swap(right.as_mut(), leftmost(&mut condition));
-        // The place of what was taken out is for the comparison.
-        std::mem::swap(leftmost(&mut condition), expr);
-        *expr = condition;
     }
 }
 
