@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, i256};
+use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, IntervalUnit, i256};
 use arrow::error::ArrowError;
 use datafusion::common::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -13,6 +13,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr_common::datum;
 
+use super::temporal;
 use crate::error::{Error, SqlState};
 use crate::types::SqlType;
 
@@ -207,6 +208,9 @@ impl ScalarUDFImpl for Average {
         Ok(match sum {
             DataType::Decimal128(..) => vec![sum.clone(), DataType::Decimal128(20, 0)],
             t if t.is_integer() => vec![DataType::Decimal128(20, 0), DataType::Decimal128(20, 0)],
+            DataType::Interval(_) => {
+                vec![DataType::Interval(IntervalUnit::MonthDayNano), DataType::Float64]
+            }
             _ => vec![DataType::Float64, DataType::Float64],
         })
     }
@@ -214,6 +218,7 @@ impl ScalarUDFImpl for Average {
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         Ok(match types {
             [DataType::Decimal128(_, scale), _] => DataType::Decimal128(38, QUOTIENT_SCALE.max(*scale)),
+            [interval @ DataType::Interval(_), _] => interval.clone(),
             _ => DataType::Float64,
         })
     }
@@ -227,6 +232,7 @@ impl ScalarUDFImpl for Average {
         };
         let average: ArrayRef = match sum.data_type() {
             DataType::Decimal128(..) => decimals(sum, count, &to)?,
+            DataType::Interval(_) => temporal::divided(sum, count)?,
             _ => numeric::div(sum, count)?,
         };
         if scalar {

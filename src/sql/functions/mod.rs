@@ -5,6 +5,7 @@ pub mod cast;
 pub mod json;
 pub mod length;
 mod math;
+mod one_type;
 pub mod operators;
 pub mod series;
 pub mod session;
@@ -60,7 +61,10 @@ impl Functions {
             .chain(text::functions())
             .chain([length::array_length()])
             .chain(temporal::functions());
-        let theirs = SessionStateDefaults::default_scalar_functions().into_iter().map(math::guarded);
+        let theirs = SessionStateDefaults::default_scalar_functions()
+            .into_iter()
+            .map(math::guarded)
+            .map(one_type::patient);
         for function in theirs.chain(ours) {
             for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str))
             {

@@ -138,11 +138,10 @@ fn type_literal(op: &BinaryOperator, this: &mut Expr, other: &Expr, schema: &DFS
     let wanted = match SqlType::of(&field) {
         plain if plain.is_string() => return Ok(()),
         SqlType::Record => return Ok(()),
-        // What is added to a point in time is a span of it; what is taken from it may be either.
-        SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time if computes => match op {
-            B::Plus => SqlType::Interval,
-            _ => return Ok(()),
-        },
+        // What is added to a point in time is a span of it; what is taken from it is another point.
+        SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time if computes && *op == B::Plus => {
+            SqlType::Interval
+        }
         known => known,
     };
     if let Some(literal) = cast::literal(value, &wanted.field_ref("", true))? {

@@ -394,17 +394,7 @@ impl ScalarUDFImpl for Temporal {
                     .map(|(a, b)| Some(age(a?, b?)))
                     .collect()
             }
-            Kind::Multiply | Kind::Divide => {
-                let numbers = right.as_primitive::<Float64Type>();
-                left.as_primitive::<IntervalMonthDayNanoType>()
-                    .iter()
-                    .zip(numbers)
-                    .map(|(interval, by)| match (interval, by) {
-                        (Some(interval), Some(by)) => self.scale(interval, by).map(Some),
-                        _ => Ok(None),
-                    })
-                    .collect::<crate::Result<_>>()?
-            }
+            Kind::Multiply | Kind::Divide => self.scaled(left, right)?,
         };
         let result: ArrayRef = Arc::new(result);
         if scalar {
@@ -414,7 +404,26 @@ impl ScalarUDFImpl for Temporal {
     }
 }
 
+/// Intervals divided by floats; NULL where either is.
+///
+/// # Errors
+/// 22012, 22008.
+pub(super) fn divided(intervals: &ArrayRef, by: &ArrayRef) -> crate::Result<ArrayRef> {
+    Ok(Arc::new(Temporal::new(Kind::Divide).scaled(intervals, by)?))
+}
+
 impl Temporal {
+    fn scaled(&self, intervals: &ArrayRef, by: &ArrayRef) -> crate::Result<IntervalMonthDayNanoArray> {
+        let numbers = by.as_primitive::<Float64Type>();
+        let pairs = intervals.as_primitive::<IntervalMonthDayNanoType>().iter().zip(numbers);
+        pairs
+            .map(|(interval, by)| match (interval, by) {
+                (Some(interval), Some(by)) => self.scale(interval, by).map(Some),
+                _ => Ok(None),
+            })
+            .collect()
+    }
+
     /// What does not make a whole month or day flows down, as in PostgreSQL.
     fn scale(&self, interval: IntervalMonthDayNano, by: f64) -> crate::Result<IntervalMonthDayNano> {
         if self.kind == Kind::Divide && by == 0.0 {

@@ -17,6 +17,7 @@ use datafusion::sql::planner::ContextProvider;
 use datafusion::sql::sqlparser::ast::DataType as SqlDataType;
 
 use super::joins::{MergedOperands, MergingJoins};
+use super::unknown::UnknownOperands;
 use super::{Mentioned, Planner, Purpose, SessionInfo, SystemCatalog, output};
 use crate::engine::plan::CollectionSource;
 use crate::error::{Error, SqlState};
@@ -55,7 +56,8 @@ impl<'a> Resolver<'a> {
         purpose: Purpose,
     ) -> Self {
         let functions = Functions::get();
-        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(MergedOperands)];
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> =
+            vec![Arc::new(MergedOperands), Arc::new(UnknownOperands)];
         expr_planners.extend_from_slice(functions.expr_planners());
         Resolver {
             catalog,

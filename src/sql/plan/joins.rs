@@ -18,8 +18,8 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::{EmptyRelation, Expr, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
-    Expr as Tree, Ident, Join as JoinTree, JoinConstraint as Constraint, JoinOperator, ObjectName, Query,
-    Select, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    BinaryOperator, Expr as Tree, Ident, Join as JoinTree, JoinConstraint as Constraint, JoinOperator,
+    ObjectName, Query, Select, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 
 use super::naming;
@@ -92,6 +92,10 @@ impl ExprPlanner for MergedOperands {
         mut expr: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
+        // Nobody asks for the types of what AND and OR connect.
+        if matches!(expr.op, BinaryOperator::And | BinaryOperator::Or) {
+            return Ok(PlannerResult::Original(expr));
+        }
         let merges = |q: Option<&TableReference>| q.is_some_and(|q| q.table().starts_with(naming::MARK));
         if schema.iter().any(|(q, _)| merges(q)) {
             for side in [&mut expr.left, &mut expr.right] {

@@ -159,6 +159,12 @@ fn after(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 && left.get_type(schema)? == right.get_type(schema)?;
             if checked {
                 Ok(Transformed::yes(arithmetic::checked(op, *left, *right)))
+            } else if op == Operator::Minus
+                && matches!(left.get_type(schema)?, DataType::Timestamp(..))
+                && matches!(right.get_type(schema)?, DataType::Timestamp(..))
+            {
+                // Of operands whose types were not written, parameters.
+                Ok(Transformed::yes(temporal::difference(*left, *right)))
             } else if op.supports_propagation() && intervals::is_interval(&left, schema)? {
                 let (left, right) = (temporal::length(*left), temporal::length(*right));
                 Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))))

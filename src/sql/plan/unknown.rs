@@ -9,11 +9,33 @@ use arrow::datatypes::FieldRef;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::{Case, InList};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Between, Expr, ExprSchemable, LogicalPlan, Projection, Union};
 
 use crate::error::{Error, SqlState};
 use crate::sql::functions::cast;
 use crate::types::{SqlType, is_string};
+
+/// Operators over CASE and its kin, whose own types are asked at once.
+#[derive(Debug)]
+pub(super) struct UnknownOperands;
+
+impl ExprPlanner for UnknownOperands {
+    fn plan_binary_op(
+        &self,
+        mut expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        for side in [&mut expr.left, &mut expr.right] {
+            if matches!(side, Expr::Case(_))
+                || matches!(side, Expr::ScalarFunction(call) if takes_one_type(call.func.name()))
+            {
+                *side = beside(std::mem::take(side), schema)?.data;
+            }
+        }
+        Ok(PlannerResult::Original(expr))
+    }
+}
 
 /// Whether all arguments of a function have one type.
 pub(super) fn takes_one_type(function: &str) -> bool {
