@@ -310,7 +310,7 @@ fn queries_run() {
         ),
         ("select to_char(ts, 'YYYY-MM-DD HH24:MI') from t where a = 2", "2024-01-02 12:30"),
         (
-            "select ts at time zone 'UTC', ts at time zone '+02:00' from t where a = 1",
+            "select ts at time zone 'UTC', ts at time zone '-02:00' from t where a = 1",
             "2024-01-01 00:00:00|2024-01-01 02:00:00",
         ),
         (
