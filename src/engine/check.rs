@@ -120,11 +120,10 @@ pub fn answer(
     let plan = rewrite::determine(rewrite::normalise(analyse(plan.clone())?)?)?;
     let plan = bind(plan)?;
     let state = session_state();
-    let rows = block_on(async {
+    block_on(async {
         let physical = physical_plan(&plan, &state).await?;
-        Ok::<_, Error>(collect(physical, state.task_ctx()).await?)
-    })?;
-    rows
+        Ok(collect(physical, state.task_ctx()).await?)
+    })?
 }
 
 /// The rows by which `actual` differs from `expected`, both answers to `plan`.
