@@ -303,10 +303,11 @@ fn a_transfer_is_never_seen_half_done_even_while_copying() {
     let definition = definition(&server);
     let outputs = outputs(&definition);
     let feed = ModelFeed::new(&outputs);
+    // With pauses, so that the changes come in many batches, however fast the machine is.
     let transfers = "DO $$ DECLARE a int; b int; BEGIN FOR i IN 1..3000 LOOP
         a := 1 + (random() * 999)::int; b := 1 + (random() * 999)::int;
         UPDATE accounts SET balance = balance - 1 WHERE id = a; UPDATE accounts SET balance = balance + 1 WHERE id = b;
-        COMMIT; END LOOP; END $$";
+        COMMIT; PERFORM pg_sleep(0.001); END LOOP; END $$";
     let sum = std::thread::scope(|s| {
         let writers: Vec<_> = (0..2).map(|_| s.spawn(|| transact(&server, transfers))).collect();
         let running = Running::start(&definition, &outputs, &feed);
