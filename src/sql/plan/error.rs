@@ -53,6 +53,11 @@ fn translate(error: DataFusionError) -> Error {
         DataFusionError::Execution(message) if message.starts_with("No function matches") => {
             plan_error(&message)
         }
+        // Frames of interval-ordered windows are checked before the order is that of lengths.
+        DataFusionError::Internal(message) if message.contains("Cannot run range queries on datatype") => {
+            Error::unsupported("a window with a RANGE frame that is ordered by an interval")
+                .with_hint("Order by extract(epoch from the interval).")
+        }
         other => other.into(),
     }
 }
