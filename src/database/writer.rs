@@ -273,3 +273,19 @@ pub(crate) fn delta_of(rows: RecordBatch, weight: i64) -> Delta {
     let weights = (weight != 1).then(|| vec![weight; rows.num_rows()].into());
     Delta { rows, weights }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineConfig;
+
+    #[tokio::test]
+    async fn a_commit_without_changes_gives_the_lock_back_at_once() {
+        let writer = Writer::new(Engine::open(EngineConfig::default()).unwrap());
+        let lease = writer.lease().await;
+        // The timer of a statement before has its own share of the guard.
+        lease.idle();
+        assert_eq!(writer.commit(Some(lease), 0, None, Vec::new()).await.unwrap(), None);
+        assert!(writer.state.try_lock().is_ok());
+    }
+}

@@ -6,6 +6,7 @@ use arrow::datatypes::FieldRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 
+use crate::database::statements::query::refuse_assignments;
 use crate::database::{Session, pg_catalog};
 use crate::engine::plan::CollectionSource;
 use crate::error::Result;
@@ -43,7 +44,7 @@ impl Session {
     /// Plans a query or DML; `None` for any other statement.
     pub(crate) fn plan_statement(&self, parsed: &Parsed, types: &[Option<FieldRef>]) -> Result<Option<Plan>> {
         let text = parsed.text.as_str();
-        Ok(Some(match &parsed.statement {
+        let plan = match &parsed.statement {
             Statement::Query(query) => Plan::Query(self.plan_query(query, text, types)?),
             Statement::Insert(insert) => {
                 Plan::Insert(self.with_planner(|p| p.plan_insert(insert, text, types))?)
@@ -55,7 +56,11 @@ impl Session {
                 Plan::Change(self.with_planner(|p| p.plan_delete(delete, text, types))?)
             }
             _ => return Ok(None),
-        }))
+        };
+        if !matches!(plan, Plan::Query(_)) {
+            refuse_assignments(plan.logical(), "a statement that writes")?;
+        }
+        Ok(Some(plan))
     }
 
     /// A plan as it can be kept; `None` when it holds more than the catalog says: system relations and

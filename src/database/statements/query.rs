@@ -36,6 +36,14 @@ pub(crate) fn stream_of(schema: SchemaRef, batches: Vec<RecordBatch>) -> Sendabl
     Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
+/// Refuses `set_config` where nobody would do what it asks for.
+pub(crate) fn refuse_assignments(plan: &LogicalPlan, place: &str) -> Result<()> {
+    match pg_catalog::sets_settings(plan) {
+        Some(_) => Err(Error::unsupported(format!("set_config in {place}"))),
+        None => Ok(()),
+    }
+}
+
 impl Session {
     /// Plans with what there is now.
     pub(crate) fn with_planner<T>(&self, plan: impl FnOnce(&Planner<'_>) -> Result<T>) -> Result<T> {
@@ -91,6 +99,7 @@ impl Session {
     /// The rows of a query, under PostgreSQL's column names.
     pub(crate) async fn rows(&mut self, query: &Query, text: &str) -> Result<SendableRecordBatchStream> {
         let planned = self.plan_query(query, text, &[])?;
+        refuse_assignments(&planned.plan, "a cursor or COPY")?;
         self.planned_rows(&planned, Vec::new()).await
     }
 

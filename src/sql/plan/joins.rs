@@ -19,7 +19,7 @@ use datafusion::logical_expr::planner::{
 use datafusion::logical_expr::{EmptyRelation, Expr, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr as Tree, Ident, Join as JoinTree, JoinConstraint as Constraint, JoinOperator,
-    ObjectName, Query, Select, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    ObjectName, Query, Select, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 
 use super::naming;
@@ -39,22 +39,27 @@ pub(super) fn gather(select: &mut Select) {
     let mut joins: Vec<JoinTree> =
         items.map(|item| join_tree(item, JoinOperator::CrossJoin(Constraint::None))).collect();
     if let Some(condition) = select.selection.take() {
-        let sentinel = TableFactor::Table {
-            name: ObjectName::from(vec![Ident::with_quote('"', WHERE)]),
-            alias: None,
-            args: None,
-            with_hints: vec![],
-            version: None,
-            with_ordinality: false,
-            partitions: vec![],
-            json_path: None,
-            sample: None,
-            index_hints: vec![],
-        };
+        let sentinel = plain_table(ObjectName::from(vec![Ident::with_quote('"', WHERE)]), None);
         joins.push(join_tree(sentinel, JoinOperator::Inner(Constraint::On(condition))));
     }
     let all = TableWithJoins { relation: first, joins };
     select.from = vec![TableWithJoins { relation: nested(all), joins: vec![] }];
+}
+
+/// `name AS alias`, as a FROM item.
+pub(super) fn plain_table(name: ObjectName, alias: Option<TableAlias>) -> TableFactor {
+    TableFactor::Table {
+        name,
+        alias,
+        args: None,
+        with_hints: vec![],
+        version: None,
+        with_ordinality: false,
+        partitions: vec![],
+        json_path: None,
+        sample: None,
+        index_hints: vec![],
+    }
 }
 
 fn nested(item: TableWithJoins) -> TableFactor {

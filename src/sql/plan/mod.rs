@@ -12,6 +12,7 @@ mod error;
 mod grouping;
 mod intervals;
 mod joins;
+mod literals;
 mod locate;
 mod naming;
 mod output;

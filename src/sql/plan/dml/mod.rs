@@ -20,6 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 pub use rows::RowExpressions;
 
 use super::context::check_writable;
+use super::joins::plain_table;
 use super::{Planner, Purpose, bind, naming, rewrite};
 use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, fold};
@@ -27,7 +28,7 @@ use crate::sql::catalog::{Column, Entry, ObjectId};
 use crate::sql::functions::cast;
 use crate::sql::parser::parse_expression;
 use crate::types::SqlType;
-use tree::{Target, aliased, as_column, assignments, insert_query, plain_table, select};
+use tree::{Target, aliased, as_column, assignments, insert_query, select};
 
 /// A planned INSERT.
 #[derive(Clone, Debug)]

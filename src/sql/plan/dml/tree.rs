@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     TableAlias, TableFactor, TableWithJoins, Value,
 };
 
+use super::super::joins::plain_table;
 use super::super::rewrite;
 use crate::error::{Error, Result, SqlState};
 use crate::names::Name;
@@ -251,19 +252,4 @@ pub(super) fn select(
 
 pub(super) fn aliased(expr: Expr, alias: String) -> SelectItem {
     SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) }
-}
-
-pub(super) fn plain_table(name: ObjectName, alias: Option<TableAlias>) -> TableFactor {
-    TableFactor::Table {
-        name,
-        alias,
-        args: None,
-        with_hints: vec![],
-        version: None,
-        with_ordinality: false,
-        partitions: vec![],
-        json_path: None,
-        sample: None,
-        index_hints: vec![],
-    }
 }
