@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod functions;
 pub mod parser;
 pub mod plan;
+pub mod walk;
 
 pub use crate::names::Name;
 pub use ast::{ObjectKind, Parsed, Statement};

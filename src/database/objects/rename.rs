@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{Ident, Query, TableAlias, TableFactor, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Ident, Query, TableAlias, TableFactor, VisitorMut};
 
 use crate::database::Database;
 use crate::database::store::CatalogBatch;
@@ -16,6 +16,7 @@ use crate::sql::ast::ObjectKind;
 use crate::sql::catalog::{Catalog, Entry, Object};
 use crate::sql::parser::parse_query;
 use crate::sql::plan::{Planner, SessionInfo};
+use crate::sql::walk::walk_mut;
 
 /// Gives an object of a changing catalog another name.
 pub(super) fn rename(
@@ -73,7 +74,7 @@ fn rewritten(database: &Database, catalog: &Catalog, view: &Entry, old: &str, ne
     };
     let mut query = parse_query(text)?;
     let mut renaming = Renaming { old, new, shadowed: false };
-    let _ = VisitMut::visit(&mut *query, &mut renaming);
+    let _ = walk_mut(&mut *query, &mut renaming);
     if renaming.shadowed {
         return Err(Error::new(
             SqlState::DEPENDENT_OBJECTS_STILL_EXIST,

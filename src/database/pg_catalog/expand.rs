@@ -3,10 +3,11 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{AccessExpr, Expr, Query, SelectItem, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{AccessExpr, Expr, Query, SelectItem, Value, VisitorMut};
 
 use super::rewrite::{argument, call, column, is_call};
 use crate::names::fold;
+use crate::sql::walk::walk_mut;
 
 const EXPAND: &str = "_pg_expandarray";
 
@@ -14,8 +15,8 @@ const EXPAND: &str = "_pg_expandarray";
 pub fn rewrite(query: &mut Query) {
     let mut aliases = Aliases(Vec::new());
     // The visitors never break.
-    let _ = VisitMut::visit(query, &mut aliases);
-    let _ = VisitMut::visit(query, &mut Expand { aliases: aliases.0 });
+    let _ = walk_mut(query, &mut aliases);
+    let _ = walk_mut(query, &mut Expand { aliases: aliases.0 });
 }
 
 /// Under which names composites leave a SELECT.

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query, Select,
-    SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
+    SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator, Value, VisitorMut,
 };
 
 use super::expand;
@@ -22,16 +22,17 @@ use super::functions::{
 use super::{is_always_empty, relation};
 use crate::names::fold;
 use crate::sql::parser::parse_expression;
+use crate::sql::walk::walk_mut;
 
 /// Rewrites a query in place. Queries that ask nothing of the catalogs stay as they are.
 pub fn rewrite(query: &mut Query) {
     // The visitors never break.
-    let _ = VisitMut::visit(query, &mut Spelling);
+    let _ = walk_mut(query, &mut Spelling);
     expand::rewrite(query);
     let mut asks = AsksCatalogs(false);
-    let _ = VisitMut::visit(query, &mut asks);
+    let _ = walk_mut(query, &mut asks);
     if asks.0 {
-        let _ = VisitMut::visit(query, &mut Shape);
+        let _ = walk_mut(query, &mut Shape);
     }
 }
 
@@ -351,7 +352,7 @@ fn aggregates(select: &Select) -> bool {
     let mut items = select.projection.clone();
     // The visitor never breaks.
     let mut calls = Calls { depth: 0, each: &mut |name| found |= AGGREGATES.contains(&name) };
-    let _ = VisitMut::visit(&mut items, &mut calls);
+    let _ = walk_mut(&mut items, &mut calls);
     found
 }
 

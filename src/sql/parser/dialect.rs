@@ -145,7 +145,8 @@ impl Dialect for TidemillDialect {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::ast::{VisitMut, VisitorMut};
+    use crate::sql::walk::walk_mut;
+    use datafusion::sql::sqlparser::ast::VisitorMut;
     use std::ops::ControlFlow;
 
     use crate::sql::parser::parse_expression;
@@ -188,7 +189,7 @@ mod tests {
             ("a + b ~ c || d", "(((a + b) ~ c) || d)"),
         ] {
             let mut expr = parse_expression(text).unwrap();
-            assert!(VisitMut::visit(&mut expr, &mut Parentheses).is_continue());
+            assert!(walk_mut(&mut expr, &mut Parentheses).is_continue());
             assert_eq!(expr.to_string(), tree, "{text}");
         }
     }

@@ -26,6 +26,7 @@ pub use text::SourceText;
 use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, fold, is_reserved};
 use crate::sql::ast::{Parsed, Statement};
+use crate::sql::walk::walk;
 use crate::types::{SqlType, sql_type_of};
 
 /// The dialect of everything that is read.
@@ -287,7 +288,7 @@ impl<'a> StatementParser<'a> {
 
     /// Refuses reserved words where sqlparser takes them for names (`SELECT FROM FROM`).
     fn check_reserved(&self, tree: &impl Visit) -> Result<()> {
-        match tree.visit(&mut Reserved) {
+        match walk(tree, &mut Reserved) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(span) => Err(self.unexpected_at(&self.token_from(span.start))),
         }

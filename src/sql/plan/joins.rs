@@ -19,12 +19,13 @@ use datafusion::logical_expr::planner::{
 use datafusion::logical_expr::{EmptyRelation, Expr, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr as Tree, Ident, Join as JoinTree, JoinConstraint as Constraint, JoinOperator,
-    ObjectName, Query, Select, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    ObjectName, Query, Select, TableAlias, TableFactor, TableWithJoins, VisitorMut,
 };
 
 use super::naming;
 use crate::error::{Error, SqlState};
 use crate::names::fold;
+use crate::sql::walk::walk_mut;
 
 /// Stands for WHERE as the last "join" of a FROM list, so that its names are resolved here, too.
 const WHERE: &str = "\u{1}where";
@@ -386,7 +387,7 @@ fn resolved(mut condition: Tree, sides: &[&Side]) -> Tree {
         }
     }
     // The visitor never breaks.
-    let _ = VisitMut::visit(&mut condition, &mut Resolve { sides, depth: 0 });
+    let _ = walk_mut(&mut condition, &mut Resolve { sides, depth: 0 });
     condition
 }
 

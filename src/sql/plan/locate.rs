@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Value, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Value, Visitor};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use crate::error::{Error, SqlState};
 use crate::names::fold;
 use crate::sql::parser::SourceText;
+use crate::sql::walk::walk;
 
 /// Gives an error the place of the name that its message quotes, when it has none.
 pub(super) fn attach(error: Error, query: &Query, text: &str) -> Error {
@@ -109,7 +110,7 @@ impl<F: Fn(Node<'_>) -> Option<Location>> Visitor for First<F> {
 
 /// The first known location that `find` answers with.
 fn first(query: &Query, find: impl Fn(Node<'_>) -> Option<Location>) -> Option<Location> {
-    match query.visit(&mut First(|node: Node<'_>| find(node).filter(|l| l.line > 0))) {
+    match walk(query, &mut First(|node: Node<'_>| find(node).filter(|l| l.line > 0))) {
         ControlFlow::Break(location) => Some(location),
         ControlFlow::Continue(()) => None,
     }

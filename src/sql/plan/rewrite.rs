@@ -10,8 +10,8 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, Distinct, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
     NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor,
-    VisitorMut, WindowFrameBound, WindowSpec, WindowType,
+    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visitor, VisitorMut,
+    WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::literals::{interval_cast, keep_literal, type_number};
@@ -19,6 +19,7 @@ use super::{joins, naming, rows};
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
+use crate::sql::walk::{walk, walk_mut};
 use crate::types::{SqlType, sql_type_of};
 
 /// Rewrites a query in place.
@@ -26,7 +27,7 @@ use crate::types::{SqlType, sql_type_of};
 /// # Errors
 /// 0A000 for clauses that would be ignored.
 pub(super) fn query(query: &mut Query) -> Result<()> {
-    match VisitMut::visit(query, &mut Rewriter) {
+    match walk_mut(query, &mut Rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -48,7 +49,7 @@ pub(super) fn infer_cast_parameters(query: &Query, declared: &mut Vec<Option<Fie
         }
     }
     // The visitor never breaks.
-    let _ = Visit::visit(query, &mut Casts(declared));
+    let _ = walk(query, &mut Casts(declared));
 }
 
 /// The 0-based number of the parameter that an expression is.
@@ -575,8 +576,8 @@ mod tests {
 
     fn rewritten(expr: &str) -> String {
         let mut expr = parser::parse_expression(expr).unwrap();
-        assert!(VisitMut::visit(&mut expr, &mut Rewriter).is_continue());
-        assert!(VisitMut::visit(&mut expr, &mut Unflag).is_continue());
+        assert!(walk_mut(&mut expr, &mut Rewriter).is_continue());
+        assert!(walk_mut(&mut expr, &mut Unflag).is_continue());
         expr.to_string()
     }
 
