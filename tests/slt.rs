@@ -4,9 +4,11 @@
 //! * `query`: as written;
 //! * `view`: each query also as a materialized view that is created after the data;
 //! * `live`: each query as a materialized view that is created before the data; the data then comes in several
-//!   ticks, mixed with rows that are updated, deleted and inserted again.
+//!   ticks, mixed with rows that are updated, deleted and inserted again;
+//! * `postgres`: as written, by a real PostgreSQL server instead of Tidemill: the expected answers are PostgreSQL's.
 //!
-//! A record can be for one mode or protocol only: `onlyif live`, `onlyif simple`.
+//! A record can be for one mode or protocol only: `onlyif live`, `onlyif simple`. `skipif postgres` is for what differs
+//! on purpose; a comment says which of the differences in `docs/semantics.md` it is.
 //!
 //! In the modes `view` and `live` every view is compared with its query in batch (`CHECK MATERIALIZED VIEW`)
 //! after each statement that may have changed it.
@@ -19,21 +21,41 @@ mod common;
 mod modes;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use common::pgclient::Protocol;
+use common::postgres::Postgres;
+use common::server::Server;
 use libtest_mimic::{Arguments, Failed, Trial};
-use modes::{Mode, Score, run_file};
+use modes::{Mode, Score, Target, run_file};
 
-const MODES: [Mode; 3] = [Mode::Query, Mode::View, Mode::Live];
+const MODES: [Mode; 4] = [Mode::Query, Mode::View, Mode::Live, Mode::Postgres];
 
-const COMBINATIONS: [(Mode, Protocol); 6] = [
+const COMBINATIONS: [(Mode, Protocol); 8] = [
     (Mode::Query, Protocol::Simple),
     (Mode::Query, Protocol::Extended),
     (Mode::View, Protocol::Simple),
     (Mode::View, Protocol::Extended),
     (Mode::Live, Protocol::Simple),
     (Mode::Live, Protocol::Extended),
+    (Mode::Postgres, Protocol::Simple),
+    (Mode::Postgres, Protocol::Extended),
+];
+
+/// Directories and files about what PostgreSQL does not have (views that are kept, connectors, the system's own
+/// relations), and about what it has and Tidemill refuses.
+const NOT_POSTGRES: [&str; 10] = [
+    "errors/unsupported_queries.slt",
+    "errors/unsupported_statements.slt",
+    "explain",
+    "materialized",
+    "objects",
+    "show",
+    "sinks",
+    "sources",
+    "subscribe",
+    "system",
 ];
 
 fn main() {
@@ -44,14 +66,23 @@ fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqllogictest");
     let mut trials = Vec::new();
     let totals = Arc::new(Mutex::new(Vec::<(Mode, Score)>::new()));
+    let postgres = Arc::new(OnceLock::new());
     for file in slt_files(&root) {
         for (mode, protocol) in COMBINATIONS {
-            let totals = Arc::clone(&totals);
-            let short = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+            let short = file.strip_prefix(&root).unwrap_or(&file);
+            if mode == Mode::Postgres && NOT_POSTGRES.iter().any(|path| short.starts_with(path)) {
+                continue;
+            }
+            let (totals, postgres) = (Arc::clone(&totals), Arc::clone(&postgres));
+            let short = short.display().to_string();
             let name = format!("{mode}/{}/{short}", protocol_name(protocol));
             let file = file.clone();
             trials.push(Trial::test(name, move || {
-                let score = run_file(&file, mode, protocol).map_err(|e| Failed::from(e.to_string()))?;
+                let target = match mode {
+                    Mode::Postgres => new_database(postgres.get_or_init(start_postgres)),
+                    _ => Target::Tidemill(Server::start()),
+                };
+                let score = run_file(&file, mode, protocol, &target).map_err(Failed::from)?;
                 let failures = score.failures.join("\n\n");
                 totals.lock().expect("no other trial has panicked here").push((mode, score));
                 if failures.is_empty() { Ok(()) } else { Err(Failed::from(failures)) }
@@ -59,6 +90,8 @@ fn main() {
         }
     }
     let conclusion = libtest_mimic::run(&args, trials);
+    // The exit below would leave it running.
+    drop(postgres);
     for wanted in MODES {
         let mut of_mode = Score::default();
         let mut totals = totals.lock().expect("all trials are over");
@@ -66,6 +99,21 @@ fn main() {
         print_total(wanted, &of_mode);
     }
     conclusion.exit();
+}
+
+/// The server that all files of the mode `postgres` share.
+fn start_postgres() -> Postgres {
+    let postgres = Postgres::start();
+    postgres.psql("postgres", "CREATE ROLE tidemill LOGIN SUPERUSER");
+    postgres
+}
+
+/// A database that no other file uses.
+fn new_database(postgres: &Postgres) -> Target<'_> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("slt_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    postgres.psql("postgres", &format!("CREATE DATABASE {name} OWNER tidemill TEMPLATE template0"));
+    Target::Postgres(postgres, name)
 }
 
 fn protocol_name(protocol: Protocol) -> &'static str {
@@ -96,15 +144,15 @@ fn slt_files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn print_total(mode: Mode, score: &Score) {
-    println!("{:>6} of {:>6}  {mode:<5}  all files", score.passed, score.total());
+    println!("{:>6} of {:>6}  {mode:<8}  all files", score.passed, score.total());
 }
 
 fn run_foreign(dir: &Path) -> i32 {
     let mut total = Score::default();
-    for mode in MODES {
+    for mode in [Mode::Query, Mode::View, Mode::Live] {
         let mut of_mode = Score::default();
         for file in slt_files(dir) {
-            match run_file(&file, mode, Protocol::Simple) {
+            match run_file(&file, mode, Protocol::Simple, &Target::Tidemill(Server::start())) {
                 Ok(score) => {
                     println!("{:>6} of {:>6}  {mode:<5}  {}", score.passed, score.total(), file.display());
                     if std::env::var_os("TIDEMILL_SLT_VERBOSE").is_some() {

@@ -66,13 +66,18 @@ pub struct PgClient {
 impl PgClient {
     /// Connects as user and database `tidemill`.
     pub fn connect(addr: SocketAddr) -> Result<Self, PgError> {
+        Self::connect_to(addr, "tidemill", "tidemill")
+    }
+
+    /// Connects without a password.
+    pub fn connect_to(addr: SocketAddr, user: &str, database: &str) -> Result<Self, PgError> {
         let stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
         let mut client =
             PgClient { reader: BufReader::new(stream.try_clone()?), writer: stream, status: b'I' };
         let mut body = Vec::new();
         body.extend_from_slice(&196_608u32.to_be_bytes());
-        for part in ["user", "tidemill", "database", "tidemill", ""] {
+        for part in ["user", user, "database", database, ""] {
             body.extend_from_slice(part.as_bytes());
             body.push(0);
         }

@@ -24,10 +24,13 @@ impl Postgres {
         }
         let data = server.data();
         let mut initdb = server.command("initdb");
-        run(initdb.arg("-D").arg(&data).args(["-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync"]));
+        initdb.arg("-D").arg(&data).args(["-U", "postgres", "--auth=trust", "--no-sync"]);
+        // Text in the order of its bytes, letters of every language.
+        run(initdb.args(["-E", "UTF8", "--locale=C.UTF-8"]));
         let settings = format!(
             "port={port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories=''\nwal_level=logical\n\
-             max_wal_senders=10\nmax_replication_slots=10\nfsync=off\nshared_buffers=32MB\n"
+             max_wal_senders=10\nmax_replication_slots=10\nfsync=off\nshared_buffers=32MB\n\
+             timezone='UTC'\n"
         );
         let path = data.join("postgresql.auto.conf");
         std::fs::write(&path, settings).expect("writing postgresql.auto.conf");

@@ -1,14 +1,16 @@
 //! One .slt file in one mode: what is done around each of its records.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use sqllogictest::{
-    DBOutput, DefaultColumnType, Normalizer, QueryExpect, Record, Runner, StatementExpect, default_validator,
-    parse_file,
+    Condition, DBOutput, DefaultColumnType, Normalizer, QueryExpect, Record, Runner, StatementExpect,
+    default_validator, parse_file,
 };
 
 use crate::common::pgclient::{Answer, PgClient, PgError, Protocol};
+use crate::common::postgres::Postgres;
 use crate::common::server::Server;
 #[path = "noise.rs"]
 mod noise;
@@ -16,12 +18,42 @@ use noise::Tables;
 
 type SltRecord = Record<DefaultColumnType>;
 
+/// The label of the mode that asks a real PostgreSQL.
+const POSTGRES: &str = "postgres";
+
+/// What a file's statements are sent to: nobody else uses it.
+pub enum Target<'a> {
+    Tidemill(Server),
+    /// A database of its own on a shared server.
+    Postgres(&'a Postgres, String),
+}
+
+impl Target<'_> {
+    fn connect(&self) -> Result<PgClient, PgError> {
+        match self {
+            Target::Tidemill(server) => PgClient::connect(server.addr()),
+            Target::Postgres(server, database) => {
+                let address = SocketAddr::from(([127, 0, 0, 1], server.port));
+                PgClient::connect_to(address, "tidemill", database)
+            }
+        }
+    }
+}
+
 /// How a file's queries are asked; see the head of `slt.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Query,
     View,
     Live,
+    Postgres,
+}
+
+impl Mode {
+    /// Whether queries also become views.
+    fn has_views(self) -> bool {
+        matches!(self, Mode::View | Mode::Live)
+    }
 }
 
 impl fmt::Display for Mode {
@@ -30,6 +62,7 @@ impl fmt::Display for Mode {
             Mode::Query => "query",
             Mode::View => "view",
             Mode::Live => "live",
+            Mode::Postgres => POSTGRES,
         })
     }
 }
@@ -108,18 +141,15 @@ fn unordered_validator(normalizer: Normalizer, actual: &[Vec<String>], expected:
     actual == expected
 }
 
-/// Runs a file on a server of its own.
-pub fn run_file(file: &Path, mode: Mode, protocol: Protocol) -> Result<Score, String> {
+/// Runs a file.
+pub fn run_file(file: &Path, mode: Mode, protocol: Protocol, target: &Target) -> Result<Score, String> {
     let records = parse_file::<DefaultColumnType>(file).map_err(|e| e.to_string())?;
-    let server = Server::start();
-    let addr = server.addr();
-    let mut runner =
-        Runner::new(|| async { PgClient::connect(addr).map(|client| Wire { client, protocol }) });
+    let mut runner = Runner::new(|| async { target.connect().map(|client| Wire { client, protocol }) });
     runner.add_label(&mode.to_string());
     runner.add_label(super::protocol_name(protocol));
     let mut run = FileRun {
         mode,
-        admin: PgClient::connect(addr).map_err(|e| e.to_string())?,
+        admin: target.connect().map_err(|e| e.to_string())?,
         views: Vec::new(),
         tables: Tables::default(),
         in_transaction: false,
@@ -172,8 +202,7 @@ impl FileRun {
     fn before(&mut self, record: &SltRecord) {
         let Record::Statement { sql, .. } = record else { return };
         // A view would stand in the way of its relations being dropped or changed.
-        if self.mode != Mode::Query
-            && ["DROP", "ALTER", "CREATE OR REPLACE"].iter().any(|k| starts_with(sql, k))
+        if self.mode.has_views() && ["DROP", "ALTER", "CREATE OR REPLACE"].iter().any(|k| starts_with(sql, k))
         {
             for view in std::mem::take(&mut self.views) {
                 // If this fails, so will what comes after it, and that is reported.
@@ -195,7 +224,7 @@ impl FileRun {
         M: sqllogictest::MakeConnection<Conn = Wire>,
     {
         match record {
-            _ if self.mode == Mode::Query => Ok(()),
+            _ if !self.mode.has_views() => Ok(()),
             Record::Statement { sql, expected, conditions, .. } => {
                 if starts_with(sql, "BEGIN") || starts_with(sql, "START") {
                     self.in_transaction = true;
@@ -203,7 +232,7 @@ impl FileRun {
                     self.in_transaction = false;
                 }
                 let succeeds = matches!(expected, StatementExpect::Ok | StatementExpect::Count(_));
-                if self.in_transaction || !succeeds || !conditions.is_empty() {
+                if self.in_transaction || !succeeds || is_conditional(conditions) {
                     return Ok(());
                 }
                 if self.mode == Mode::Live {
@@ -223,7 +252,7 @@ impl FileRun {
                     return Ok(());
                 };
                 let hashed = results.iter().any(|l| l.contains("values hashing to"));
-                if self.in_transaction || !conditions.is_empty() || hashed || !is_select(sql) {
+                if self.in_transaction || is_conditional(conditions) || hashed || !is_select(sql) {
                     return Ok(());
                 }
                 let name = match self.views.iter().find(|v| v.record == i) {
@@ -254,7 +283,7 @@ impl FileRun {
                 });
                 runner.with_validator(default_validator);
                 compared.map(|_| ()).map_err(|e| format!("as a view: {}", e.display(false)))?;
-                self.check_views(sql)
+                self.check_view(&name, sql)
             }
             _ => Ok(()),
         }
@@ -266,7 +295,7 @@ impl FileRun {
             let Record::Query { sql, expected: QueryExpect::Results { .. }, conditions, .. } = record else {
                 continue;
             };
-            if conditions.is_empty() && is_select(sql) && !self.views.iter().any(|v| v.record == i) {
+            if !is_conditional(conditions) && is_select(sql) && !self.views.iter().any(|v| v.record == i) {
                 // Its relations may not exist yet; it is tried again after the next definition and at its own place.
                 self.create_view(i, sql).ok();
             }
@@ -293,14 +322,25 @@ impl FileRun {
 
     /// Compares every view with its query, run in batch at the same tick.
     fn check_views(&mut self, after: &str) -> Result<(), String> {
-        for view in &self.views {
-            // It fails, with the rows, if they differ.
-            self.admin
-                .run(Protocol::Simple, &format!("CHECK MATERIALIZED VIEW {}", view.name))
-                .map_err(|e| format!("checking {} after {after}: {e}", view.name))?;
+        for view in 0..self.views.len() {
+            let name = self.views[view].name.clone();
+            self.check_view(&name, after)?;
         }
         Ok(())
     }
+
+    fn check_view(&mut self, name: &str, after: &str) -> Result<(), String> {
+        // It fails, with the rows, if they differ.
+        self.admin
+            .run(Protocol::Simple, &format!("CHECK MATERIALIZED VIEW {name}"))
+            .map(|_| ())
+            .map_err(|e| format!("checking {name} after {after}: {e}"))
+    }
+}
+
+/// Whether a record is for some of Tidemill's modes or protocols only.
+fn is_conditional(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|c| !matches!(c, Condition::SkipIf { label } if label == POSTGRES))
 }
 
 fn starts_with(sql: &str, keyword: &str) -> bool {
