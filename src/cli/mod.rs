@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod fuzz;
 mod quickstart;
 mod serve;
 
@@ -72,6 +73,11 @@ enum Command {
         after_help = "Example:\n  tidemill check --data-dir ./data\n\nNo server may have the directory open."
     )]
     Check(ServeArguments),
+    /// Look for wrong answers: random tables, queries and histories, every view compared after every tick
+    #[command(
+        after_help = "Examples:\n  tidemill fuzz --seconds 600\n  tidemill fuzz --databases 1 --seed 17\n  tidemill fuzz --seconds 600 --postgres postgresql://postgres@127.0.0.1/postgres"
+    )]
+    Fuzz(fuzz::FuzzArguments),
 }
 
 fn long_serve_help() -> String {
@@ -152,5 +158,6 @@ pub fn run() -> Result<()> {
         }
         Command::Sql(arguments) => client::run(arguments),
         Command::Check(arguments) => check::run(arguments.config()?),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
     }
 }
