@@ -18,7 +18,7 @@ impl Dice {
     pub fn below(&mut self, n: usize) -> usize {
         self.drawn += 1;
         let bits = mixed(self.drawn ^ self.seed, 0);
-        (u128::from(bits) * n as u128 >> 64) as usize
+        ((u128::from(bits) * n as u128) >> 64) as usize
     }
 
     /// A number from `low` to `high`, both included.

@@ -101,12 +101,7 @@ impl Queries<'_> {
                 From { sql: format!("{word}({}) AS {alias}", query.sql), cols, rows: query.rows }
             }
             2 => {
-                let none: &[Col] = &[];
-                let around = outer.filter(|_| lateral).copied().unwrap_or(Scope::alone(none));
-                let to = match lateral {
-                    true => format!("least({}, 5)", self.leaf(Ty::Int4, &around)),
-                    false => self.dice.between(0, 6).to_string(),
-                };
+                let to = self.dice.between(0, 6);
                 let cols = vec![Col::plain(format!("{alias}.c1"), Ty::Int4)];
                 From { sql: format!("generate_series(1, {to}) AS {alias} (c1)"), cols, rows: 5.0 }
             }

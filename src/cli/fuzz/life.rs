@@ -7,9 +7,9 @@ use tokio::runtime::Runtime;
 
 use tidemill::{Result, world};
 
+use super::Told;
 use super::bench::{Bench, Done};
 use super::dice::Dice;
-use super::finding::Finding;
 use super::history;
 use super::postgres::Postgres;
 use super::query::{Queries, Relation, Style};
@@ -37,7 +37,7 @@ impl Watch {
 pub struct Life {
     pub totals: Totals,
     /// What was found, each with the steps that lead to it.
-    pub found: Vec<(Finding, Vec<Step>)>,
+    pub found: Vec<Told>,
 }
 
 /// Lives the life of a seed.

@@ -95,6 +95,9 @@ pub fn run(arguments: &FuzzArguments) -> Result<()> {
     }
 }
 
+/// Something wrong, with the steps that lead to it.
+type Told = (Finding, Vec<Step>);
+
 /// What the last panic of any thread said.
 static LAST_PANIC: parking_lot::Mutex<Option<String>> = parking_lot::Mutex::new(None);
 
@@ -163,14 +166,9 @@ impl Fuzzer {
     }
 
     /// Lives one life and shrinks what was found; `known` findings are only counted.
-    fn live(
-        &self,
-        seed: u64,
-        known: &[String],
-        watch: &Watch,
-    ) -> Result<(Totals, Vec<(Finding, Vec<Step>)>)> {
+    fn live(&self, seed: u64, known: &[String], watch: &Watch) -> Result<(Totals, Vec<Told>)> {
         let Life { mut totals, found } = life::live(seed, &self.runtime, self.postgres.as_ref(), watch)?;
-        let mut scripts: Vec<(Finding, Vec<Step>)> = Vec::new();
+        let mut scripts: Vec<Told> = Vec::new();
         for (mut finding, steps) in found {
             let signature = finding.signature();
             if finding.is_error()

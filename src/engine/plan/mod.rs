@@ -6,6 +6,7 @@ mod fragment;
 pub mod guard;
 pub mod lower;
 pub mod optimize;
+mod peers;
 pub mod push_down;
 pub mod rewrite;
 mod single_row;

@@ -13,10 +13,11 @@ use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::{AggregateFunction, GroupingSet, Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, DistinctOn, Expr, Limit, LogicalPlan, LogicalPlanBuilder, Sort, Union, Window,
-    WindowFrameUnits, WindowFunctionDefinition, col, lit,
+    Aggregate, Distinct, DistinctOn, Expr, Limit, LogicalPlan, LogicalPlanBuilder, Sort, Union, Window, col,
+    lit,
 };
 
+use super::peers;
 use super::subquery::Subqueries;
 use crate::error::Result;
 
@@ -137,7 +138,7 @@ fn ordered(plan: LogicalPlan) -> Planned<LogicalPlan> {
 }
 
 /// An order, then all columns that are not in it.
-fn total(mut order: Vec<SortExpr>, schema: &DFSchema) -> Vec<SortExpr> {
+pub(super) fn total(mut order: Vec<SortExpr>, schema: &DFSchema) -> Vec<SortExpr> {
     for column in schema.columns() {
         let column = Expr::Column(column);
         if !order.iter().any(|s| s.expr == column) {
@@ -171,15 +172,9 @@ fn windows(window: Window) -> Planned<Transformed<LogicalPlan>> {
     let schema = Arc::clone(window.input.schema());
     let bare: Vec<Expr> = window.window_expr.iter().cloned().map(unalias).collect();
     let exprs = determined(&bare, |e| {
-        let Expr::WindowFunction(mut function) = e else { return e };
-        let by_row = function.params.window_frame.units == WindowFrameUnits::Rows
-            || matches!(&function.fun, WindowFunctionDefinition::WindowUDF(f)
-                if matches!(f.name(), "row_number" | "lag" | "lead" | "ntile"));
-        if by_row {
-            function.params.order_by = total(function.params.order_by, &schema);
-        }
-        Expr::WindowFunction(function)
-    });
+        let Expr::WindowFunction(function) = e else { return Ok(e) };
+        Ok(Expr::from(peers::determined(*function, &schema)?))
+    })?;
     if exprs.is_none() && bare == window.window_expr {
         return Ok(Transformed::no(LogicalPlan::Window(window)));
     }
@@ -201,15 +196,15 @@ fn windows(window: Window) -> Planned<Transformed<LogicalPlan>> {
 /// Aggregate functions whose answer depends on the order get one.
 fn aggregates(aggregate: Aggregate) -> Planned<Transformed<LogicalPlan>> {
     let exprs = determined(&aggregate.aggr_expr, |e| {
-        let Expr::AggregateFunction(AggregateFunction { func, mut params }) = e else { return e };
+        let Expr::AggregateFunction(AggregateFunction { func, mut params }) = e else { return Ok(e) };
         if matches!(func.name(), "array_agg" | "string_agg" | "first_value" | "last_value" | "nth_value")
             && let Some(arg) = params.args.first()
             && !params.order_by.iter().any(|s| s.expr == *arg)
         {
             params.order_by.push(arg.clone().sort(true, false));
         }
-        Expr::AggregateFunction(AggregateFunction { func, params })
-    });
+        Ok(Expr::AggregateFunction(AggregateFunction { func, params }))
+    })?;
     let Some(exprs) = exprs else { return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate))) };
     let changed = LogicalPlan::Aggregate(Aggregate::try_new(aggregate.input, aggregate.group_expr, exprs)?);
     let columns = changed.schema().columns();
@@ -217,18 +212,18 @@ fn aggregates(aggregate: Aggregate) -> Planned<Transformed<LogicalPlan>> {
 }
 
 /// The expressions with `change` made below their aliases; `None` when it changes nothing.
-fn determined(exprs: &[Expr], change: impl Fn(Expr) -> Expr) -> Option<Vec<Expr>> {
-    fn below(e: Expr, change: &impl Fn(Expr) -> Expr) -> Expr {
+fn determined(exprs: &[Expr], change: impl Fn(Expr) -> Planned<Expr>) -> Planned<Option<Vec<Expr>>> {
+    fn below(e: Expr, change: &impl Fn(Expr) -> Planned<Expr>) -> Planned<Expr> {
         match e {
             Expr::Alias(mut alias) => {
-                alias.expr = Box::new(below(*alias.expr, change));
-                Expr::Alias(alias)
+                alias.expr = Box::new(below(*alias.expr, change)?);
+                Ok(Expr::Alias(alias))
             }
             e => change(e),
         }
     }
-    let changed: Vec<Expr> = exprs.iter().map(|e| below(e.clone(), &change)).collect();
-    (changed != exprs).then_some(changed)
+    let changed: Vec<Expr> = exprs.iter().map(|e| below(e.clone(), &change)).collect::<Planned<_>>()?;
+    Ok((changed != exprs).then_some(changed))
 }
 
 /// These columns of the plan, called as in `schema`.

@@ -139,6 +139,8 @@ impl Subqueries {
     /// `x IN (…)` in three-valued logic.
     fn contains(&mut self, input: &mut LogicalPlan, x: Expr, subquery: &LogicalPlan) -> Planned<Expr> {
         let y = only_column(subquery)?;
+        // It comes to stand among the subquery's own columns, where no subquery of it would be plain.
+        let x = self.lift(x, input, false)?;
         let equal = Expr::Column(y.clone()).eq(outer(&x, input.schema())?);
         let equal = LogicalPlanBuilder::from(subquery.clone()).filter(coerced(equal, subquery)?)?.build()?;
         let x_null = x.nullable(input.schema())?;
@@ -159,7 +161,8 @@ impl Subqueries {
 
     /// `x op ANY (…)`, `x op ALL (…)` in three-valued logic.
     fn compare(&mut self, input: &mut LogicalPlan, comparison: SetComparison) -> Planned<Expr> {
-        let SetComparison { expr: x, subquery, op, quantifier } = comparison;
+        let SetComparison { expr, subquery, op, quantifier } = comparison;
+        let x = self.lift(*expr, input, false)?;
         let subquery = subquery.subquery.as_ref();
         let y = Expr::Column(only_column(subquery)?);
         let compared =

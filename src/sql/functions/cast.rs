@@ -87,10 +87,16 @@ pub fn assign(expr: Expr, to: &FieldRef) -> Expr {
     Cast::call(expr, to, Mode::Assignment)
 }
 
+/// A call that only says which type its argument's values are of already, where DataFusion has forgotten it.
+pub fn known(expr: Expr, to: &FieldRef) -> Expr {
+    Cast::call(expr, to, Mode::Known)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mode {
     Explicit,
     Assignment,
+    Known,
 }
 
 /// `cast` to one type.
@@ -134,6 +140,9 @@ impl ScalarUDFImpl for Cast {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let from = args.arg_fields.first().map(Arc::clone).unwrap_or_else(|| Arc::clone(&self.to));
         match args.args.first() {
+            Some(value) if self.mode == Mode::Known && value.data_type() == *self.to.data_type() => {
+                Ok(value.clone())
+            }
             Some(ColumnarValue::Array(array)) => {
                 Ok(ColumnarValue::Array(convert(array.as_ref(), &from, &self.to, self.mode)?))
             }

@@ -1,6 +1,5 @@
 //! What names in a query mean: relations of the catalog and the system, functions, types.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -8,10 +7,11 @@ use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::catalog::default_table_source::provider_as_source;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Result, TableReference};
 use datafusion::logical_expr::planner::{ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
 };
 use datafusion::sql::planner::ContextProvider;
 use datafusion::sql::sqlparser::ast::DataType as SqlDataType;
@@ -150,7 +150,8 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// A plan that stands for a name.
+/// A plan that stands for a name. It is analysed already, which must not be done twice: [`inline_views`] puts it in
+/// the place of its name when the query around it is, too.
 struct ViewSource {
     plan: LogicalPlan,
     schema: SchemaRef,
@@ -160,10 +161,17 @@ impl TableSource for ViewSource {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
+}
 
-    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
-        Some(Cow::Borrowed(&self.plan))
-    }
+/// The plan with those of the views that it names in their places.
+pub(super) fn inline_views(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let inlined = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
+        let Some(view) = scan.source.downcast_ref::<ViewSource>() else { return Ok(Transformed::no(node)) };
+        let named = LogicalPlanBuilder::from(view.plan.clone()).alias(scan.table_name.clone())?;
+        Ok(Transformed::yes(named.build()?))
+    })?;
+    Ok(inlined.data)
 }
 
 impl ContextProvider for Resolver<'_> {

@@ -208,7 +208,7 @@ impl<'a> Planner<'a> {
         let plan = joins::without_marks(plan)?;
         let plan = set_operations::keep_multiplicities(plan)?;
         let plan = grouping::name_keys(plan)?;
-        let plan = semantics::analyze(plan, resolver.config())?;
+        let plan = context::inline_views(semantics::analyze(plan, resolver.config())?)?;
         Ok((|| {
             semantics::check_conditions(&plan)?;
             if purpose == Purpose::MaterializedView {

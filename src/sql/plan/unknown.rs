@@ -42,7 +42,8 @@ pub(super) fn takes_one_type(function: &str) -> bool {
     matches!(function, "coalesce" | "nullif" | "greatest" | "least" | "make_array")
 }
 
-/// The expression with its string literals in the type of its other operands.
+/// The expression with its string literals in the type of its other operands, and known to be of that type: DataFusion
+/// forgets which of the types that are text to it a CASE, COALESCE or NULLIF is of.
 ///
 /// # Errors
 /// 22P02 and its kin for a literal that is no value of that type; 42804 for types that have nothing in common.
@@ -71,7 +72,39 @@ pub(super) fn beside(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Ex
         }
         _ => false,
     };
-    Ok(Transformed::new_transformed(expr, changed))
+    let results: Vec<&Expr> = match &expr {
+        Expr::Case(case) => {
+            let results = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
+            results.chain(case.else_expr.as_deref()).collect()
+        }
+        Expr::ScalarFunction(call) if call.func.name() == "nullif" => call.args.iter().take(1).collect(),
+        Expr::ScalarFunction(call) if call.func.name() != "make_array" => call.args.iter().collect(),
+        _ => return Ok(Transformed::new_transformed(expr, changed)),
+    };
+    let Some(common) = common(&results, schema)? else {
+        return Ok(Transformed::new_transformed(expr, changed));
+    };
+    let field = common.field_ref("", true);
+    if field.metadata().is_empty() || !is_string(field.data_type()) {
+        return Ok(Transformed::new_transformed(expr, changed));
+    }
+    Ok(Transformed::yes(cast::known(expr, &field)))
+}
+
+/// The one type of all operands; `None`: there are several, or it is not known.
+fn common(operands: &[&Expr], schema: &DFSchema) -> Result<Option<SqlType>> {
+    let mut common = None;
+    for operand in operands {
+        let field = operand.to_field(schema)?.1;
+        if field.data_type().is_null() {
+            continue;
+        }
+        let known = SqlType::of(&field);
+        if *common.get_or_insert_with(|| known.clone()) != known {
+            return Ok(None);
+        }
+    }
+    Ok(common)
 }
 
 /// Gives the literals among the operands the type of the others. `construct` is what PostgreSQL names when the others
