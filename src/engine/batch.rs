@@ -152,6 +152,7 @@ fn fragment_state() -> SessionState {
     let state = STATE.get_or_init(|| {
         let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(8192);
         config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+        config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()

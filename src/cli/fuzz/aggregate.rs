@@ -16,7 +16,7 @@ impl Queries<'_> {
         scope: &Scope<'_>,
         by: bool,
     ) -> Query {
-        let groupable: Vec<&Col> = from.cols.iter().filter(|c| c.ty.is_ordered()).collect();
+        let groupable: Vec<&Col> = from.cols.iter().filter(|c| self.style.orders(c.ty)).collect();
         let mut keys: Vec<Col> = Vec::new();
         for _ in 0..if by && !groupable.is_empty() { 1 + self.dice.below(2) } else { 0 } {
             let key = match self.dice.chance(80) {
@@ -47,7 +47,8 @@ impl Queries<'_> {
             false => format!(" GROUP BY {}", self.grouping(&keys)),
         };
         let after = Scope { cols: &cols, outer: scope.outer };
-        let having = match self.dice.chance(20) {
+        // Without GROUP BY, an aggregate among the items says that the rows are one group.
+        let having = match (!keys.is_empty() || !exact) && self.dice.chance(20) {
             true => format!(" HAVING {}", self.predicate(&after, 2)),
             false => String::new(),
         };
@@ -56,7 +57,7 @@ impl Queries<'_> {
         let mut given: Vec<Ty> = Vec::new();
         if !exact {
             for col in &cols {
-                if self.dice.chance(80) {
+                if keys.is_empty() || self.dice.chance(80) {
                     items.push(col.sql.clone());
                     given.push(col.ty);
                 }
@@ -96,7 +97,7 @@ impl Queries<'_> {
         let (call, given, cast) = match self.dice.weighted(&[14, 12, 18, 8, 16, 6, 6, 5, 8, 4, 4]) {
             0 => ("count(*)".to_string(), Ty::Int8, ""),
             1 => {
-                let ty = if ty.is_ordered() { ty } else { Ty::Int4 };
+                let ty = if self.style.orders(ty) { ty } else { Ty::Int4 };
                 (format!("count({distinct}{})", self.expr(ty, scope, 1)), Ty::Int8, "")
             }
             2 => {

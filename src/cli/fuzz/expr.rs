@@ -23,7 +23,7 @@ impl Queries<'_> {
             }
             1 => format!("coalesce({}, {})", self.expr(ty, scope, fuel), self.expr(ty, scope, fuel)),
             2 if self.may_nest() => self.scalar_subquery(ty, scope),
-            3 if ty.is_ordered() => {
+            3 if self.style.orders(ty) => {
                 format!("NULLIF({}, {})", self.expr(ty, scope, fuel), self.expr(ty, scope, fuel))
             }
             4 if ty.has_extrema() => {
@@ -169,7 +169,7 @@ impl Queries<'_> {
     /// A condition.
     pub fn predicate(&mut self, scope: &Scope<'_>, fuel: u32) -> String {
         let mut ty = scope.some_type(self.dice);
-        if !ty.is_ordered() {
+        if !self.style.orders(ty) {
             ty = Ty::Int4;
         }
         let fuel = fuel.saturating_sub(1);
@@ -248,7 +248,7 @@ impl Queries<'_> {
                 }
                 ty => {
                     let value = q.expr(ty, &inner, 1);
-                    return match ty.is_ordered() && !q.style.fails {
+                    return match q.style.orders(ty) && !q.style.fails {
                         true => {
                             format!("(SELECT {value} AS c1 FROM {}{filter} ORDER BY 1 LIMIT 1)", from.sql)
                         }

@@ -4,6 +4,18 @@ use super::query::Queries;
 use super::scope::{Col, Scope};
 use super::types::Ty;
 
+/// A name that one column of each side has, both of one type that is compared.
+fn shared(cols: &[Col], left_width: usize) -> Option<String> {
+    let name = |c: &Col| c.sql.split('.').nth(1).map(str::to_string);
+    let (left, right) = cols.split_at(left_width);
+    right.iter().find_map(|r| {
+        let mut same = left.iter().filter(|l| name(l) == name(r));
+        let (first, more) = (same.next()?, same.next());
+        let comparable = first.ty == r.ty && (r.ty.is_int() || r.ty == Ty::Text || r.ty == Ty::Date);
+        if more.is_none() && comparable { name(r) } else { None }
+    })
+}
+
 /// The most rows that a FROM clause is guessed to give.
 const ROWS_MAX: f64 = 4_000.0;
 /// The most that a join by equality is guessed to give, of keys of which each is met by a tenth of the other side.
@@ -43,7 +55,12 @@ impl Queries<'_> {
             true => kinds[self.dice.below(2)],
             false => kinds[self.dice.weighted(&[40, 30, 15, 15])],
         };
-        let (sql, rows) = match self.dice.weighted(&[60, 15, 15, 5, 5]) {
+        let using = if equal < JOINED_MAX { shared(&cols, left_width) } else { None };
+        let (sql, rows) = match self.dice.weighted(&[60, 15, 15, 5, 5, if lateral { 0 } else { 8 }]) {
+            5 if using.is_some() => {
+                let name = using.unwrap_or_default();
+                (format!("{} {kind} {} USING ({name})", left.sql, right.sql), equal)
+            }
             0 | 1 if !pairs.is_empty() && equal < JOINED_MAX => {
                 let mut on = Vec::new();
                 for _ in 0..1 + self.dice.below(2) {
@@ -75,8 +92,9 @@ impl Queries<'_> {
     /// Columns of both sides that can be equal.
     fn pairs(&mut self, cols: &[Col], left_width: usize) -> Vec<(String, String)> {
         let (left, right) = cols.split_at(left_width);
+        let style = self.style;
         let equal = |l: &Col, r: &Col| {
-            l.ty.is_ordered() && l.ty != Ty::Bool && (l.ty == r.ty || l.ty.is_int() && r.ty.is_int())
+            style.orders(l.ty) && l.ty != Ty::Bool && (l.ty == r.ty || l.ty.is_int() && r.ty.is_int())
         };
         left.iter()
             .flat_map(|l| right.iter().filter(move |r| equal(l, r)).map(|r| (l.sql.clone(), r.sql.clone())))

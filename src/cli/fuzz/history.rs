@@ -72,7 +72,7 @@ fn filter(dice: &mut Dice, style: Style, tables: &[Table], table: &Table) -> Str
     let cols = columns(table);
     // Mostly one value of one column: a part of the rows.
     if dice.chance(60)
-        && let Some(column) = Some(dice.pick(&table.columns)).filter(|c| c.ty.is_ordered())
+        && let Some(column) = Some(dice.pick(&table.columns)).filter(|c| style.orders(c.ty))
     {
         let op = *dice.pick(&["=", "=", "<", ">"]);
         return format!(" WHERE {} {op} {}", column.name, column.ty.literal(dice));

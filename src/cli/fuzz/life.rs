@@ -55,6 +55,7 @@ pub fn live(seed: u64, runtime: &Runtime, postgres: Option<&Postgres>, watch: &W
         steps: Vec::new(),
         views: Vec::new(),
         named: 0,
+        spoilt: false,
         life: Life { totals: Totals { databases: 1, ..Totals::default() }, found: Vec::new() },
     };
     for table in &tables {
@@ -72,7 +73,8 @@ pub fn live(seed: u64, runtime: &Runtime, postgres: Option<&Postgres>, watch: &W
         let bulk = bulk.filter(|_| tick == large || dice.chance(20));
         let writes = history::transaction(&mut dice, style, &tables, bulk);
         world.life.totals.ticks += 1;
-        if !world.step(Step::Tick(writes)) {
+        world.step(Step::Tick(writes));
+        if world.spoilt {
             break;
         }
     }
@@ -90,6 +92,8 @@ struct World<'a> {
     views: Vec<View>,
     /// Names given so far.
     named: usize,
+    /// A view differs, and would at every step.
+    spoilt: bool,
     life: Life,
 }
 
@@ -101,8 +105,11 @@ struct View {
 }
 
 impl World<'_> {
-    /// Does a step; false: the database is of no more use.
+    /// Does a step; false: it was not done.
     fn step(&mut self, step: Step) -> bool {
+        if self.spoilt {
+            return false;
+        }
         let is_view = matches!(step, Step::View { .. });
         self.steps.push(step.clone());
         *self.watch.at.lock() = (self.steps.clone(), world::instant());
@@ -113,16 +120,12 @@ impl World<'_> {
             Done::Failed => self.life.totals.failed_statements += 1,
             Done::Found(finding) => {
                 // A view that cannot be created leaves the rest as it was.
-                let harmless = is_view && finding.is_error();
+                self.spoilt = !(is_view && finding.is_error());
                 self.life.found.push((finding, self.steps.clone()));
-                if harmless {
-                    self.steps.pop();
-                }
-                return false;
             }
         }
         self.steps.pop();
-        !is_view
+        false
     }
 
     fn view(&mut self, dice: &mut Dice, style: Style, tables: &[Table], bulk: Option<usize>) {

@@ -18,6 +18,14 @@ pub struct Style {
     pub nest: u32,
 }
 
+impl Style {
+    /// Whether values of a type are compared and ordered: those of `jsonb` never, arrays (with NULLs in them) only
+    /// where no PostgreSQL looks on.
+    pub fn orders(self, ty: Ty) -> bool {
+        ty != Ty::Jsonb && !(self.portable && matches!(ty, Ty::Ints | Ty::Texts))
+    }
+}
+
 /// A relation that queries can name.
 #[derive(Clone, Debug)]
 pub struct Relation {
@@ -138,11 +146,12 @@ impl<'a> Queries<'a> {
 
     /// Now and then an order, with LIMIT or OFFSET.
     fn limit(&mut self, query: &mut Query) {
-        let orderable = query.tys.iter().all(|ty| ty.is_ordered());
+        let orderable = query.tys.iter().all(|ty| self.style.orders(*ty));
         if !self.dice.chance(14) || query.sql.contains("DISTINCT ON") {
             return;
         }
-        let mut order: Vec<usize> = (1..=query.tys.len()).filter(|i| query.tys[i - 1].is_ordered()).collect();
+        let mut order: Vec<usize> =
+            (1..=query.tys.len()).filter(|i| self.style.orders(query.tys[i - 1])).collect();
         for i in (1..order.len()).rev() {
             order.swap(i, self.dice.below(i + 1));
         }
@@ -164,6 +173,16 @@ impl<'a> Queries<'a> {
         query.sql = sql;
     }
 
+    /// What orders rows further that have the same `key`, until only equal ones are left.
+    pub(super) fn tie_breakers(&self, cols: &[Col], key: &str) -> Vec<String> {
+        let others = cols.iter().filter(|c| c.sql != key);
+        let ordered = |c: &Col| match self.style.orders(c.ty) {
+            true => c.sql.clone(),
+            false => format!("{}::text", c.sql),
+        };
+        others.map(ordered).collect()
+    }
+
     /// How a key is ordered.
     pub(super) fn direction(&mut self) -> &'static str {
         self.dice.word(&["", "", " DESC", " NULLS FIRST", " DESC NULLS LAST"])
@@ -171,8 +190,9 @@ impl<'a> Queries<'a> {
 
     fn set_operation(&mut self, tys: &[Ty], outer: Option<&Scope<'_>>, most: usize) -> Query {
         // Sets are told apart by equality, which not everything has.
-        let all = if tys.iter().all(|ty| ty.is_ordered()) { *self.dice.pick(&["", " ALL"]) } else { " ALL" };
-        let op = match all.is_empty() || tys.iter().all(|ty| ty.is_ordered()) {
+        let all =
+            if tys.iter().all(|ty| self.style.orders(*ty)) { *self.dice.pick(&["", " ALL"]) } else { " ALL" };
+        let op = match all.is_empty() || tys.iter().all(|ty| self.style.orders(*ty)) {
             true => *self.dice.pick(&["UNION", "UNION", "INTERSECT", "EXCEPT"]),
             false => "UNION",
         };
@@ -293,7 +313,7 @@ impl<'a> Queries<'a> {
             4 => self.distinct_on(tys, &from, &filter, &scope),
             _ => {
                 let items: Vec<String> = tys.iter().map(|ty| self.expr(*ty, &scope, 3)).collect();
-                let comparable = tys.iter().all(|ty| ty.is_ordered());
+                let comparable = tys.iter().all(|ty| self.style.orders(*ty));
                 let distinct = if comparable && self.dice.chance(15) { "DISTINCT " } else { "" };
                 let sql = format!("SELECT {distinct}{} FROM {}{filter}", named(&items), from.sql);
                 Query { sql, tys: tys.to_vec(), rows: from.rows }
@@ -308,16 +328,16 @@ impl<'a> Queries<'a> {
         filter: &str,
         scope: &Scope<'_>,
     ) -> Query {
-        let ordered: Vec<&Col> = from.cols.iter().filter(|c| c.ty.is_ordered()).collect();
+        let ordered: Vec<&Col> = from.cols.iter().filter(|c| self.style.orders(c.ty)).collect();
         let Some(key) = ordered.first().map(|_| self.dice.pick(&ordered).sql.clone()) else {
             let items: Vec<String> = tys.iter().map(|ty| self.expr(*ty, scope, 2)).collect();
             let sql = format!("SELECT {} FROM {}{filter}", named(&items), from.sql);
             return Query { sql, tys: tys.to_vec(), rows: from.rows };
         };
         let mut order = vec![format!("{key}{}", self.direction())];
-        for column in ordered.iter().filter(|c| c.sql != key) {
+        for column in self.tie_breakers(&from.cols, &key) {
             if self.style.portable || self.dice.chance(40) {
-                order.push(format!("{}{}", column.sql, self.direction()));
+                order.push(format!("{column}{}", self.direction()));
             }
         }
         let items: Vec<String> =

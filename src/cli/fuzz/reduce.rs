@@ -7,6 +7,21 @@ use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, Query, Select, SetExpr, TableFactor, Value, VisitMut, Visitor, VisitorMut, WindowType,
 };
 
+/// Whether every alias that the query names is given in it: the fuzzer's own, `r1`, `r2`, ….
+pub fn is_closed(query: &str) -> bool {
+    let mut rest = query;
+    while let Some(dot) = rest.find('.') {
+        let name = rest[..dot].rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        let is_alias = name.strip_prefix('r').is_some_and(|n| n.parse::<u32>().is_ok());
+        let given = [" ", ")", ",", ";"].iter().any(|end| query.contains(&format!("AS {name}{end}")));
+        if is_alias && !given && !query.ends_with(&format!("AS {name}")) {
+            return false;
+        }
+        rest = &rest[dot + 1..];
+    }
+    true
+}
+
 /// The `n`-th smaller query; `None`: there are no more.
 pub fn nth(query: &str, n: usize) -> Option<String> {
     let mut tree = tidemill::sql::parser::parse_query(query).ok()?;
@@ -209,6 +224,12 @@ mod tests {
             let without = query.replacen(part, "", 1);
             assert!(smaller.contains(&without), "{without} is not in {smaller:#?}");
         }
+    }
+
+    #[test]
+    fn aliases_must_be_given() {
+        assert!(is_closed("SELECT r1.a + 0.5 FROM t AS r1"));
+        assert!(!is_closed("SELECT r1.a FROM t AS r12"));
     }
 
     #[test]

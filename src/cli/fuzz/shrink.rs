@@ -172,6 +172,10 @@ impl<'a> Shrinker<'a> {
             let mut next = 0;
             while let Some(Step::View { name, materialized, query }) = steps.get(at) {
                 let Some(smaller) = reduce::nth(query, next) else { break };
+                if !reduce::is_closed(&smaller) {
+                    next += 1;
+                    continue;
+                }
                 let (name, materialized) = (name.clone(), *materialized);
                 let step = Step::View { name, materialized, query: smaller };
                 let smaller = with(steps, at, step);

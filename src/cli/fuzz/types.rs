@@ -71,11 +71,6 @@ impl Ty {
         }
     }
 
-    /// Whether its values have an order that everybody agrees on.
-    pub fn is_ordered(self) -> bool {
-        self != Ty::Jsonb
-    }
-
     /// Whether `min` and `max` take it.
     pub fn has_extrema(self) -> bool {
         !matches!(self, Ty::Jsonb | Ty::Bool | Ty::Uuid | Ty::Ints | Ty::Texts)

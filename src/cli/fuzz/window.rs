@@ -13,7 +13,7 @@ impl Queries<'_> {
             Some(_) => q.leaf(ty, &Scope::alone(own)),
             None => q.expr(ty, &own_scope, 1),
         };
-        let ordered: Vec<&Col> = own.iter().filter(|c| c.ty.is_ordered()).collect();
+        let ordered: Vec<&Col> = own.iter().filter(|c| self.style.orders(c.ty)).collect();
         let ty = own_scope.some_type(self.dice);
         let number = *self.dice.pick(&[Ty::Int4, Ty::Int8, Ty::Numeric, Ty::Float8]);
         // Whether rows of one rank have different answers; whether a frame means something.
@@ -70,8 +70,7 @@ impl Queries<'_> {
             let alone = frame.starts_with("RANGE")
                 && (frame.contains('\'') || frame.contains(|c: char| c.is_ascii_digit()));
             if !alone && (self.style.portable && (by_row || rows_frame) || self.dice.chance(15)) {
-                let others = ordered.iter().filter(|c| c.sql != key.sql);
-                order.extend(others.map(|c| c.sql.clone()));
+                order.extend(self.tie_breakers(own, &key.sql));
             }
             parts.push(format!("ORDER BY {}", order.join(", ")));
             if !frame.is_empty() {

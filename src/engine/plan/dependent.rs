@@ -171,11 +171,13 @@ impl Domain {
 
     fn distinct_on(&self, on: &DistinctOn, names: &mut Names) -> Planned<Carried> {
         let (input, keys) = self.carry(&on.input, names)?;
-        let mut by = self.inside_all(&on.on_expr, &keys)?;
-        by.extend(keys.iter().cloned().map(Expr::Column));
+        // An order begins with what the rows are told apart by.
+        let domain = || keys.iter().cloned().map(Expr::Column);
+        let by: Vec<Expr> = domain().chain(self.inside_all(&on.on_expr, &keys)?).collect();
         let mut select = self.inside_all(&on.select_expr, &keys)?;
         select.extend(keys.iter().cloned().map(Expr::Column));
         let order = on.sort_expr.as_ref().map(|s| self.order(s, &keys)).transpose()?;
+        let order = order.map(|order| domain().map(|key| key.sort(true, false)).chain(order).collect());
         Ok((LogicalPlanBuilder::from(input).distinct_on(by, select, order)?.build()?, keys))
     }
 

@@ -7,6 +7,7 @@ pub mod guard;
 pub mod lower;
 pub mod optimize;
 mod peers;
+mod plain;
 pub mod push_down;
 pub mod rewrite;
 mod single_row;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ExprSchema, JoinType, NullEquality, ScalarValue};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
@@ -15,12 +15,15 @@ use datafusion::functions_aggregate::min_max::min_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, Join, JoinConstraint,
-    LogicalPlan, LogicalPlanBuilder, Operator, SkipType, Subquery, lit, when,
+    BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, Join, JoinConstraint, LogicalPlan,
+    LogicalPlanBuilder, Operator, SkipType, Subquery, lit, when,
 };
 
 use super::dependent::{Domain, Names, outer_columns};
 use super::lower::has_subquery;
+use super::plain::{
+    clashes, holds_subquery, is_joinable, is_plain_condition, is_plain_scalar, is_single_row,
+};
 use super::single_row::single_row;
 use crate::error::Error;
 
@@ -218,7 +221,7 @@ impl Subqueries {
             .alias(name)
         });
         let counted = LogicalPlanBuilder::from(plan.clone()).aggregate(Vec::<Expr>::new(), calls)?.build()?;
-        if leave && is_liftable(&plan, input.schema(), true)? {
+        if leave && is_joinable(&plan, input.schema(), true)? && !clashes(&counted, &plan)? {
             let [count, value] = ["n", "v"].map(|name| {
                 let one =
                     LogicalPlanBuilder::from(counted.clone()).project([Column::from_name(name)])?.build()?;
@@ -291,29 +294,45 @@ impl Subqueries {
             let node = LogicalPlan::Join(join);
             return if has_subquery(&node) { self.join_condition(node) } else { Ok(Transformed::no(node)) };
         };
-        let left = Arc::unwrap_or_clone(join.left.clone());
+        let mut left = Arc::unwrap_or_clone(join.left.clone());
         let outer = outer_columns(&subquery, left.schema());
         if outer.is_empty() {
-            let join = Join { right: Arc::new(subquery), ..join };
-            return Ok(Transformed::yes(LogicalPlan::Join(join)));
+            let node = LogicalPlan::Join(Join { right: Arc::new(subquery), ..join });
+            return if has_subquery(&node) { self.join_condition(node) } else { Ok(Transformed::yes(node)) };
         }
         if !matches!(join.join_type, JoinType::Inner | JoinType::Left) {
             return Err(Error::unsupported(format!("LATERAL in a {} join", join.join_type)).into());
         }
         let names = join.schema.columns();
-        let (right, keys) = Domain::new(&left, &outer)?.apply(&subquery, &mut self.names)?;
+        let (mut right, keys) = Domain::new(&left, &outer)?.apply(&subquery, &mut self.names)?;
         let same = outer.into_iter().zip(keys).map(|(o, k)| same(Expr::Column(o), Expr::Column(k)));
         let on = join.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
-        let condition = conjunction(same.chain(on).chain(join.filter.clone()));
-        let joined = LogicalPlanBuilder::from(left).join_on(right, join.join_type, condition)?;
-        Ok(Transformed::yes(joined.project(names.into_iter().map(Expr::Column))?.build()?))
+        let filter = join.filter.map(split_conjunction_owned).unwrap_or_default();
+        let (lifted, plain): (Vec<Expr>, Vec<Expr>) = on.chain(filter).partition(holds_subquery);
+        let mut condition: Vec<Expr> = same.chain(plain).collect();
+        let mut above = None;
+        if join.join_type == JoinType::Inner {
+            above = conjunction(lifted);
+        } else {
+            for expr in lifted {
+                condition.push(self.lift_beside(expr, &mut left, &mut right)?);
+            }
+        }
+        let mut joined =
+            LogicalPlanBuilder::from(left).join_on(right, join.join_type, conjunction(condition))?.build()?;
+        if let Some(condition) = above {
+            joined = self.filter(Filter::try_new(condition, Arc::new(joined))?)?.data;
+        }
+        let joined = LogicalPlanBuilder::from(joined).project(names.into_iter().map(Expr::Column))?;
+        Ok(Transformed::yes(joined.build()?))
     }
 
-    /// Subqueries in the condition of an inner join are those of a filter over all pairs.
+    /// Subqueries in the condition of an inner join are those of a filter over all pairs; those of an outer join are
+    /// lifted on the side that they refer to.
     fn join_condition(&mut self, node: LogicalPlan) -> Planned<Transformed<LogicalPlan>> {
         let LogicalPlan::Join(join) = node else { return Ok(Transformed::no(node)) };
         if join.join_type != JoinType::Inner {
-            return Err(Error::unsupported("a subquery in the condition of an outer join").into());
+            return self.outer_join(join);
         }
         let on = join.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
         let condition = conjunction(on.chain(join.filter.clone())).unwrap_or_else(|| lit(true));
@@ -321,6 +340,55 @@ impl Subqueries {
             LogicalPlanBuilder::from(join.left).cross_join(Arc::unwrap_or_clone(join.right))?.build()?;
         let filtered = self.filter(Filter::try_new(condition, Arc::new(pairs))?)?;
         Ok(Transformed::yes(filtered.data))
+    }
+
+    fn outer_join(&mut self, join: Join) -> Planned<Transformed<LogicalPlan>> {
+        let names = join.schema.columns();
+        let (mut left, mut right) = (Arc::unwrap_or_clone(join.left), Arc::unwrap_or_clone(join.right));
+        let filter = join.filter.map(|f| self.lift_beside(f, &mut left, &mut right)).transpose()?;
+        let mut on = Vec::with_capacity(join.on.len());
+        for (l, r) in join.on {
+            on.push((self.lift(l, &mut left, false)?, self.lift(r, &mut right, false)?));
+        }
+        let joined = LogicalPlan::Join(Join::try_new(
+            Arc::new(left),
+            Arc::new(right),
+            on,
+            filter,
+            join.join_type,
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
+        )?);
+        let joined = LogicalPlanBuilder::from(joined).project(names.into_iter().map(Expr::Column))?;
+        Ok(Transformed::yes(joined.build()?))
+    }
+
+    /// The expression over both sides of a join with each subquery read from columns of the side that it refers to.
+    fn lift_beside(&mut self, expr: Expr, left: &mut LogicalPlan, right: &mut LogicalPlan) -> Planned<Expr> {
+        let lifted = expr.transform_up(|e| {
+            let subquery = match &e {
+                Expr::Exists(exists) => &exists.subquery,
+                Expr::InSubquery(contains) => &contains.subquery,
+                Expr::SetComparison(comparison) => &comparison.subquery,
+                Expr::ScalarSubquery(subquery) => subquery,
+                _ => return Ok(Transformed::no(e)),
+            };
+            let refers = |side: &LogicalPlan| {
+                !outer_columns(&subquery.subquery, side.schema()).is_empty()
+                    || e.column_refs().into_iter().any(|c| side.schema().has_column(c))
+            };
+            let side = match (refers(left), refers(right)) {
+                (true, true) => {
+                    let what = "a subquery over both sides in the condition of an outer join";
+                    return Err(Error::unsupported(what).into());
+                }
+                (false, true) => &mut *right,
+                _ => &mut *left,
+            };
+            Ok(Transformed::yes(self.lift(e, side, false)?))
+        })?;
+        Ok(lifted.data)
     }
 }
 
@@ -389,123 +457,4 @@ fn bare(plan: &LogicalPlan) -> Planned<&LogicalPlan> {
         }
         plan => plan,
     })
-}
-
-/// A filter's conjunct that is no subquery, or a plain EXISTS or IN that may become a semi or anti join.
-fn is_plain_condition(e: &Expr, scope: &DFSchema) -> Planned<bool> {
-    Ok(match e {
-        Expr::Exists(exists) => is_liftable(&exists.subquery.subquery, scope, false)?,
-        Expr::Not(inner) if matches!(inner.as_ref(), Expr::Exists(_)) => is_plain_condition(inner, scope)?,
-        Expr::InSubquery(i) if !i.negated => {
-            !holds_subquery(&i.expr) && is_liftable(&i.subquery.subquery, scope, false)?
-        }
-        e => !holds_subquery(e),
-    })
-}
-
-fn holds_subquery(e: &Expr) -> bool {
-    let found = e.exists(|e| {
-        Ok(matches!(
-            e,
-            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
-        ))
-    });
-    found.unwrap_or(true)
-}
-
-/// A scalar subquery that DataFusion joins rightly: one aggregation, correlated by equalities below it or not at all.
-fn is_plain_scalar(subquery: &Subquery, scope: &DFSchema) -> Planned<bool> {
-    let mut plan = subquery.subquery.as_ref();
-    if !is_correlated(plan) {
-        return is_single_row(plan);
-    }
-    loop {
-        match plan {
-            LogicalPlan::Projection(p) if !plan.contains_outer_reference() && !has_subquery(plan) => {
-                plan = &p.input
-            }
-            LogicalPlan::SubqueryAlias(a) => plan = &a.input,
-            LogicalPlan::Aggregate(a) => {
-                let plain =
-                    a.group_expr.is_empty() && !plan.contains_outer_reference() && !has_subquery(plan);
-                return Ok(plain && is_liftable(&a.input, scope, true)?);
-            }
-            _ => return Ok(false),
-        }
-    }
-}
-
-/// Whether the plan gives at most one row, whatever its input.
-fn is_single_row(plan: &LogicalPlan) -> Planned<bool> {
-    Ok(match plan {
-        LogicalPlan::Aggregate(Aggregate { group_expr, .. }) => group_expr.is_empty(),
-        LogicalPlan::Projection(p) => is_single_row(&p.input)?,
-        LogicalPlan::Filter(f) => is_single_row(&f.input)?,
-        LogicalPlan::SubqueryAlias(a) => is_single_row(&a.input)?,
-        LogicalPlan::Sort(s) => is_single_row(&s.input)?,
-        LogicalPlan::Distinct(Distinct::All(input)) => is_single_row(input)?,
-        LogicalPlan::Limit(limit) => {
-            matches!(limit.get_fetch_type()?, FetchType::Literal(Some(0 | 1))) || is_single_row(&limit.input)?
-        }
-        LogicalPlan::EmptyRelation(_) => true,
-        LogicalPlan::Values(v) => v.values.len() <= 1,
-        _ => false,
-    })
-}
-
-/// Whether anything in the plan refers to the rows around it.
-fn is_correlated(plan: &LogicalPlan) -> bool {
-    let mut found = false;
-    let visited = plan.apply_with_subqueries(|node| {
-        found |= node.contains_outer_reference();
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
-    debug_assert!(visited.is_ok(), "the visitor never fails");
-    found
-}
-
-/// A select-project-join that refers to the rows around it, all of `scope`, in filters only; `equal`: by nothing but
-/// equalities of one of its columns.
-fn is_liftable(plan: &LogicalPlan, scope: &DFSchema, equal: bool) -> Planned<bool> {
-    if !is_correlated(plan) {
-        return Ok(true);
-    }
-    Ok(match plan {
-        LogicalPlan::Filter(filter) => {
-            if has_subquery(plan) || !is_liftable(&filter.input, scope, equal)? {
-                return Ok(false);
-            }
-            let mut known = true;
-            filter.predicate.apply(|e| {
-                if let Expr::OuterReferenceColumn(_, c) = e {
-                    known &= scope.has_column(c);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-            let conditions = split_conjunction_owned(filter.predicate.clone());
-            known && (!equal || conditions.iter().all(is_equality))
-        }
-        LogicalPlan::Projection(p) => {
-            !plan.contains_outer_reference() && !has_subquery(plan) && is_liftable(&p.input, scope, equal)?
-        }
-        LogicalPlan::SubqueryAlias(a) => is_liftable(&a.input, scope, equal)?,
-        LogicalPlan::Join(join) if join.join_type == JoinType::Inner => {
-            !plan.contains_outer_reference()
-                && !has_subquery(plan)
-                && is_liftable(&join.left, scope, equal)?
-                && is_liftable(&join.right, scope, equal)?
-        }
-        _ => false,
-    })
-}
-
-/// A condition without outer columns, or `column = outer expression`.
-fn is_equality(e: &Expr) -> bool {
-    if !e.contains_outer() {
-        return true;
-    }
-    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = e else { return false };
-    let outside = |e: &Expr| e.contains_outer() && e.column_refs().is_empty();
-    matches!((left.as_ref(), right.as_ref()), (Expr::Column(_), r) if outside(r))
-        || matches!((left.as_ref(), right.as_ref()), (l, Expr::Column(_)) if outside(l))
 }

@@ -363,6 +363,11 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             }
             Ok(())
         }
+        // DataFusion would plan the elements without the queries around this one.
+        Expr::Array(array) if !array.elem.is_empty() => {
+            *expr = call("make_array", std::mem::take(&mut array.elem));
+            Ok(())
+        }
         Expr::InList { .. }
         | Expr::InSubquery { .. }
         | Expr::BinaryOp { op: BinaryOperator::Eq | BinaryOperator::NotEq, .. } => rows::compare(expr),
