@@ -81,13 +81,6 @@ const ORDER: std::ops::Range<usize> = 0..23;
 
 fn main() {
     let options = Options::parse();
-    if options.workers != 1 {
-        eprintln!(
-            "error: --workers {}: the engine computes on one thread so far, use --workers 1",
-            options.workers
-        );
-        std::process::exit(2);
-    }
     let result = match &options.child {
         Some(query) => run(query, &options),
         None => all(&options),
@@ -117,7 +110,7 @@ fn all(options: &Options) -> Result<()> {
         }
         let mut command = Command::new(&program);
         command.args(["--child", &name, "--events", &options.events.to_string()]);
-        command.args(["--batch", &options.batch.to_string()]);
+        command.args(["--batch", &options.batch.to_string(), "--workers", &options.workers.to_string()]);
         if options.no_check {
             command.arg("--no-check");
         }
@@ -139,7 +132,7 @@ fn run(name: &str, options: &Options) -> Result<()> {
     };
     let events = Events::new(options)?;
     let plan = plan(sql)?;
-    let engine = Engine::open(EngineConfig::default())?;
+    let engine = Engine::open(EngineConfig { workers: options.workers, ..EngineConfig::default() })?;
     for (id, table, schema) in tables() {
         engine.create_input(InputSpec { id, name: table.into(), schema, key: Vec::new(), retain: false })?;
     }

@@ -34,6 +34,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The most input rows of one tick; a transaction is never split.
     pub tick_rows: usize,
+    /// Threads that compute a tick.
+    pub workers: usize,
     /// Sessions at once over the wire.
     pub connections: usize,
     /// How long shutdown waits for sources and sinks to finish, in milliseconds.
@@ -130,6 +132,14 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "workers",
+        unit: "threads",
+        default: "1",
+        bounds: "1 to 64",
+        about: "how many threads compute a tick; the answers do not depend on it",
+        set: |c, v| number(v, 1, 64, "a whole number from 1 to 64").map(|n| c.workers = n as usize),
+    },
+    Setting {
         name: "connections",
         unit: "sessions",
         default: "200",
@@ -186,6 +196,7 @@ impl Default for Config {
             log_level: String::new(),
             log_format: LogFormat::Text,
             tick_rows: 0,
+            workers: 0,
             connections: 0,
             drain_timeout_ms: 0,
             accept_loss: false,
@@ -320,9 +331,13 @@ mod tests {
         assert_eq!(e.sqlstate, SqlState::UNDEFINED_OBJECT);
         assert!(e.hint.unwrap().contains("listen"));
         let mut c = Config::default();
-        for (name, value) in
-            [("tick_rows", "0"), ("listen", "nowhere"), ("log_format", "xml"), ("connections", "-1")]
-        {
+        for (name, value) in [
+            ("tick_rows", "0"),
+            ("listen", "nowhere"),
+            ("log_format", "xml"),
+            ("connections", "-1"),
+            ("workers", "0"),
+        ] {
             let e = c.set(name, value, "a test").unwrap_err();
             assert_eq!(e.sqlstate, SqlState::INVALID_PARAMETER_VALUE, "{name}");
         }

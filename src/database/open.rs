@@ -37,6 +37,7 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Database>> {
     let engine = Engine::open(EngineConfig {
         dir: Some(dir.join("journal")),
         tick_rows_max: config.tick_rows,
+        workers: config.workers,
         ..EngineConfig::default()
     })?;
     check_whole(config, &store, &engine)?;

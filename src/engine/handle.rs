@@ -24,6 +24,7 @@ use crate::engine::runtime::replay::ReplayReport;
 use crate::engine::runtime::shared::{Holds, Progress, Shared};
 use crate::engine::runtime::stats::EngineStats;
 use crate::engine::runtime::subscribe::{Keep, SubscribeFrom, Subscription};
+use crate::engine::runtime::workers::Workers;
 use crate::engine::serve::snapshot::EngineSnapshot;
 use crate::engine::{CollectionId, InputSpec, Receipt, Tick, Transaction, ViewSpec};
 use crate::error::{Error, Result, SqlState};
@@ -36,6 +37,8 @@ pub struct EngineConfig {
     pub dir: Option<PathBuf>,
     /// A tick takes queued transactions up to this many rows; a larger one goes alone. 1 or more.
     pub tick_rows_max: usize,
+    /// Threads that compute a tick, 1 or more. The answers do not depend on it.
+    pub workers: usize,
     /// Changed rows that may wait for a slow reader of a subscription before it is ended.
     pub subscription_rows_max: usize,
     /// Bytes of journal from which on it is compacted (when it is also twice as long as its base).
@@ -47,6 +50,7 @@ impl Default for EngineConfig {
         EngineConfig {
             dir: None,
             tick_rows_max: 64 << 10,
+            workers: 1,
             subscription_rows_max: 8 << 20,
             compact_bytes_min: 64 << 20,
         }
@@ -94,6 +98,7 @@ impl Engine {
             durability: Arc::new(Durability::new(last)),
             progress: Progress::default(),
             holds: Holds::default(),
+            workers: Workers::new(config.workers)?,
             config,
         });
         let core = Core {
@@ -137,7 +142,7 @@ impl Engine {
     /// 0A000 for a plan that cannot be kept up to date; 42P01 when a collection it reads is not there, or was
     /// dropped meanwhile; what its operators fail with as a whole. Nothing is left of a view that failed.
     pub fn create_view(&self, spec: ViewSpec) -> Result<()> {
-        let mut construction = Construction::new(spec)?;
+        let mut construction = Construction::new(spec, &self.0.shared.workers)?;
         let (id, reads) = (construction.id, construction.reads());
         let begun = self.ask(|reply| Command::Begin(id, reads, reply))?;
         let recording = Recording { engine: self, recorder: Arc::clone(&begun.recorder) };

@@ -9,18 +9,32 @@ pub mod map;
 pub mod outer;
 pub mod output;
 pub mod recompute;
+pub mod sharded;
 mod side;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod topk;
 pub mod union;
 
+use arrow::datatypes::SchemaRef;
+
 use crate::engine::plan::spec::NodeSpec;
 use crate::engine::runtime::operator::Operator;
+use crate::engine::runtime::workers::Workers;
 use crate::error::{Error, Result};
 
-/// The operator that does what `spec` says.
-pub fn build(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
+/// The operator that does what `spec` says, with output `schema`; in as many copies as there are workers where its
+/// keys allow it.
+pub fn build(spec: &NodeSpec, schema: &SchemaRef, workers: &Workers) -> Result<Box<dyn Operator>> {
+    if workers.count() > 1
+        && let Some(keys) = sharded::keys(spec, schema)?
+    {
+        return Ok(Box::new(sharded::Sharded::new(workers, keys, || single(spec))?));
+    }
+    single(spec)
+}
+
+fn single(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
     Ok(match spec {
         NodeSpec::Constant(rows) => Box::new(constant::Constant::new(rows.clone())),
         NodeSpec::Map(spec) => Box::new(map::Map::new(spec.clone())),

@@ -312,7 +312,7 @@ impl Circuit {
 
 /// Runs an operator's code so that a panic in it is an error of its view, not the end of the tick thread.
 /// What the panic left half-done is never used again: the view's nodes are dead from then on.
-pub(crate) fn guarded(f: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
         let message = panic
             .downcast_ref::<&str>()

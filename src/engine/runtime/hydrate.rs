@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::circuit::{Body, Circuit, Outcome, Slot};
+use super::workers::Workers;
 use crate::engine::delta::CHUNK_ROWS;
 use crate::engine::ops::{self, output::View};
 use crate::engine::plan::spec::NodeSpec;
@@ -125,8 +126,8 @@ impl Recorder {
 }
 
 impl Construction {
-    /// Plans the view and makes its nodes.
-    pub(crate) fn new(spec: ViewSpec) -> Result<Construction> {
+    /// Plans the view and makes its nodes, for these workers.
+    pub(crate) fn new(spec: ViewSpec, workers: &Workers) -> Result<Construction> {
         let lowered = lower(&spec.plan)?;
         let types = |schema: &arrow::datatypes::Schema| -> Vec<_> {
             schema.fields().iter().map(|f| f.data_type().clone()).collect()
@@ -151,7 +152,9 @@ impl Construction {
                     taps.push((*id, slot));
                     slot
                 }
-                other => circuit.add(spec.id, Body::Operator(ops::build(other)?), &inputs),
+                other => {
+                    circuit.add(spec.id, Body::Operator(ops::build(other, &node.schema, workers)?), &inputs)
+                }
             };
             slots.push(slot);
         }

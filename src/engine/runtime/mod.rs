@@ -14,6 +14,7 @@ pub(crate) mod shared;
 pub mod stats;
 pub mod subscribe;
 pub(crate) mod tick;
+pub mod workers;
 
 use crate::engine::Delta;
 use crate::error::Result;

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::core::Command;
 use super::inbox::Inbox;
+use super::workers::Workers;
 use crate::engine::durable::sync::Durability;
 use crate::engine::serve::snapshot::EngineSnapshot;
 use crate::engine::{EngineConfig, Tick};
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) durability: Arc<Durability>,
     pub(crate) progress: Progress,
     pub(crate) holds: Holds,
+    pub(crate) workers: Workers,
 }
 
 /// How far each source has been read.
