@@ -156,14 +156,16 @@ impl Engine {
         self.ask(|reply| Command::Splice(Box::new(construction), recorder, reply))
     }
 
-    /// The circuit of a plan, one operator a line, without building it.
+    /// The circuit of a plan, one operator a line, without building it, and what of it is there already.
     ///
     /// # Errors
     /// 0A000 for a plan that cannot be kept up to date.
     pub fn explain(&self, plan: &LogicalPlan) -> Result<String> {
         let snapshot = self.snapshot();
         let name = |id| snapshot.collection(id).map_or(format!("{}", id.0), |c| c.name().to_string());
-        Ok(explain(&lower(plan)?, name))
+        let lowered = lower(plan)?;
+        let shared = self.ask(|reply| Command::Shared(lowered.nodes.clone(), reply))?;
+        Ok(explain(&lowered, &shared, name))
     }
 
     /// Removes collections, with their rows, subscriptions and views under construction that read them.

@@ -24,6 +24,11 @@ impl View {
         View { rows: Arrangement::by_row(&schema), schema, errors: Errors::default() }
     }
 
+    /// Columns of its rows.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// Takes in errors of the operators that feed the view.
     pub fn add_errors(&mut self, errors: Vec<RowError>) {
         self.errors.add(errors);

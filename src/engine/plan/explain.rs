@@ -1,7 +1,8 @@
 //! A circuit as text: one operator a line above its inputs, with its keys, its conditions and what it keeps.
 //!
 //! State is `bounded` when no history makes it grow, and `grows with …` when it holds something for every row, key or
-//! group that is there; nothing is kept of what has gone. A node with several readers is spelled out once.
+//! group that is there; nothing is kept of what has gone. A node with several readers is spelled out once. What a view
+//! that is there already computes is shared with it and keeps nothing more.
 
 use std::fmt::Write;
 
@@ -14,8 +15,13 @@ use super::spec::{
 };
 use crate::engine::CollectionId;
 
-/// The circuit as a tree under the view; `name` says what collections are called.
-pub fn explain(lowered: &Lowered, name: impl Fn(CollectionId) -> String) -> String {
+/// The circuit as a tree under the view; `shared` says by node with which view it is shared, `name` what collections
+/// are called.
+pub fn explain(
+    lowered: &Lowered,
+    shared: &[Option<CollectionId>],
+    name: impl Fn(CollectionId) -> String,
+) -> String {
     let mut readers = vec![0; lowered.nodes.len()];
     for input in lowered.nodes.iter().flat_map(|n| &n.inputs) {
         readers[*input] += 1;
@@ -26,11 +32,11 @@ pub fn explain(lowered: &Lowered, name: impl Fn(CollectionId) -> String) -> Stri
     let mut todo = vec![(lowered.root, 1)];
     while let Some((at, depth)) = todo.pop() {
         let node = &lowered.nodes[at];
-        let shared = readers[at] > 1 && !matches!(node.spec, NodeSpec::Collection(_));
-        let label = if shared { format!("#{at} ") } else { String::new() };
+        let common = readers[at] > 1 && !matches!(node.spec, NodeSpec::Collection(_));
+        let label = if common { format!("#{at} ") } else { String::new() };
         let indent = "  ".repeat(depth);
         // Writing to a String cannot fail.
-        if std::mem::replace(&mut shown[at], true) && shared {
+        if std::mem::replace(&mut shown[at], true) && common {
             let _ = write!(text, "\n{indent}{label}as above");
             continue;
         }
@@ -38,22 +44,30 @@ pub fn explain(lowered: &Lowered, name: impl Fn(CollectionId) -> String) -> Stri
             let input = node.inputs.get(port).map(|i| &lowered.nodes[*i].schema);
             input.map_or(Vec::new(), |s| s.fields().iter().map(|f| f.name().clone()).collect())
         };
-        let line = match &node.spec {
-            NodeSpec::Collection(id) => format!("collection {}", name(*id)),
+        let (line, keeps) = match &node.spec {
+            NodeSpec::Collection(id) => (format!("collection {}", name(*id)), None),
             NodeSpec::Constant(rows) => {
-                format!("constant: {} rows", rows.iter().map(|b| b.num_rows()).sum::<usize>())
+                (format!("constant: {} rows", rows.iter().map(|b| b.num_rows()).sum::<usize>()), None)
             }
-            NodeSpec::Map(map) => describe_map(map),
-            NodeSpec::Union => "union all".to_string(),
+            NodeSpec::Map(map) => (describe_map(map), None),
+            NodeSpec::Union => ("union all".to_string(), None),
             NodeSpec::Join(join) => describe_join(join),
             NodeSpec::Aggregate(aggregate) => describe_aggregate(aggregate),
             NodeSpec::Distinct => {
-                format!("distinct on {} [keeps counts: grows with distinct rows]", columns(0).join(", "))
+                let keeps = "keeps counts: grows with distinct rows".to_string();
+                (format!("distinct on {}", columns(0).join(", ")), Some(keeps))
             }
             NodeSpec::TopK(top) => describe_top(top),
             NodeSpec::Recompute(part) => describe_recompute(part),
         };
         let _ = write!(text, "\n{indent}{label}{line}");
+        let keeps = match shared.get(at).copied().flatten() {
+            Some(view) => Some(format!("shared with {}", name(view))),
+            None => keeps,
+        };
+        if let Some(keeps) = keeps {
+            let _ = write!(text, " [{keeps}]");
+        }
         todo.extend(node.inputs.iter().rev().map(|input| (*input, depth + 1)));
     }
     text
@@ -76,7 +90,7 @@ fn describe_map(map: &MapSpec) -> String {
     text
 }
 
-fn describe_join(join: &JoinSpec) -> String {
+fn describe_join(join: &JoinSpec) -> (String, Option<String>) {
     let kind = match join.kind {
         JoinKind::Inner => "join",
         JoinKind::Left => "left join",
@@ -93,10 +107,10 @@ fn describe_join(join: &JoinSpec) -> String {
     let on: Vec<String> = on.map(|(l, r)| format!("{} {equal} {}", sql(l), sql(r))).collect();
     let on = if on.is_empty() { " of every pair".to_string() } else { format!(" on {}", on.join(" and ")) };
     let residual = join.residual.as_ref().map_or(String::new(), |r| format!(" where {}", sql(r)));
-    format!("{kind}{on}{residual} [keeps both sides: grows with the rows]")
+    (format!("{kind}{on}{residual}"), Some("keeps both sides: grows with the rows".to_string()))
 }
 
-fn describe_aggregate(aggregate: &AggregateSpec) -> String {
+fn describe_aggregate(aggregate: &AggregateSpec) -> (String, Option<String>) {
     let calls: Vec<String> = aggregate.calls.iter().map(describe_call).collect();
     let calls = if calls.is_empty() { "groups only".to_string() } else { calls.join(", ") };
     let distinct = aggregate.calls.iter().any(|c| c.distinct);
@@ -110,7 +124,7 @@ fn describe_aggregate(aggregate: &AggregateSpec) -> String {
         keeps = format!("{keeps}, and their distinct values: grows with the values");
     }
     let by = if aggregate.keys.is_empty() { String::new() } else { format!(" by {}", list(&aggregate.keys)) };
-    format!("aggregate {calls}{by} [{keeps}]")
+    (format!("aggregate {calls}{by}"), Some(keeps))
 }
 
 fn describe_call(call: &AggregateCall) -> String {
@@ -125,7 +139,7 @@ fn describe_call(call: &AggregateCall) -> String {
     format!("{kind}({distinct}{arg}){filter}")
 }
 
-fn describe_top(top: &TopKSpec) -> String {
+fn describe_top(top: &TopKSpec) -> (String, Option<String>) {
     let order = top.order.iter().map(|(e, o)| {
         let direction = if o.descending { " desc" } else { "" };
         // NULLs come first where the order descends and last where it ascends, unless it is said.
@@ -141,19 +155,20 @@ fn describe_top(top: &TopKSpec) -> String {
     let offset = if top.offset > 0 { format!(" after {}", top.offset) } else { String::new() };
     let by =
         if top.partition.is_empty() { String::new() } else { format!(" of each {}", list(&top.partition)) };
-    format!("{count}{offset}{by} by {order} [keeps its input: grows with the rows]")
+    (format!("{count}{offset}{by} by {order}"), Some("keeps its input: grows with the rows".to_string()))
 }
 
-fn describe_recompute(part: &RecomputeSpec) -> String {
+fn describe_recompute(part: &RecomputeSpec) -> (String, Option<String>) {
+    let everything = "keeps input and output: grows with the rows".to_string();
     let (by, keeps) = match &part.touch {
-        Touch::Rows => ("for changed rows".to_string(), "keeps nothing"),
+        Touch::Rows => ("for changed rows".to_string(), None),
         Touch::Keys { inputs, .. } => {
             let keys: Vec<String> = inputs.iter().map(|k| list(k)).collect();
-            (format!("for changed {}", keys.join(" = ")), "keeps input and output: grows with the rows")
+            (format!("for changed {}", keys.join(" = ")), Some(everything))
         }
-        Touch::Whole => ("as a whole".to_string(), "keeps input and output: grows with the rows"),
+        Touch::Whole => ("as a whole".to_string(), Some(everything)),
     };
-    format!("recompute {by}: {} [{keeps}]", part.reason)
+    (format!("recompute {by}: {}", part.reason), keeps)
 }
 
 fn list(exprs: &[Expr]) -> String {
@@ -195,7 +210,7 @@ mod tests {
             .unwrap()
             .build()
             .unwrap();
-        let text = explain(&lower(&plan).unwrap(), |id| format!("t{}", id.0));
+        let text = explain(&lower(&plan).unwrap(), &[], |id| format!("t{}", id.0));
         let expected = "\
 view [keeps its rows: grows with the rows]
   aggregate sum(b) by a [keeps a row for each group: grows with the groups]
@@ -207,7 +222,7 @@ view [keeps its rows: grows with the rows]
           collection t2";
         assert_eq!(text, expected);
         let plan = table(2).aggregate([col("a")], [array_agg(col("b"))]).unwrap().build().unwrap();
-        let text = explain(&lower(&plan).unwrap(), |id| format!("t{}", id.0));
+        let text = explain(&lower(&plan).unwrap(), &[], |id| format!("t{}", id.0));
         let expected = "\
 view [keeps its rows: grows with the rows]
   recompute for changed a: array_agg has no operator [keeps input and output: grows with the rows]

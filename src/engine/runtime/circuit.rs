@@ -3,12 +3,15 @@
 //! A circuit is a slab of nodes. Every node has a rank that is greater than its inputs' ranks: running the
 //! touched nodes by rank is running them in topological order, and because a view only reads what was there
 //! before it, splicing it in never changes a rank. A view under construction is a circuit of its own,
-//! joined to the running one by [`Circuit::absorb`].
+//! joined to the running one by [`Circuit::absorb`]: those of its nodes that do what a running node does to the
+//! same inputs are not needed any more then, and the running one works for both views.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::ops::output::View;
+use crate::engine::plan::lower::LoweredNode;
+use crate::engine::plan::spec::NodeSpec;
 use crate::engine::runtime::operator::{Operator, Output, RowError};
 use crate::engine::{CollectionId, Delta, Tick};
 use crate::error::{Error, Result};
@@ -34,12 +37,33 @@ pub(crate) enum Body {
 struct Node {
     rank: u64,
     body: Body,
+    /// By port.
+    inputs: Vec<Slot>,
     /// Whom its changes go to, and on which port.
     consumers: Vec<(Slot, usize)>,
-    /// The collection it works for.
-    owner: CollectionId,
-    /// Its view failed: it does nothing any more.
+    /// The collections it works for, in the order in which they came.
+    owners: Vec<CollectionId>,
+    /// What the operator was made of, where another view may have the same.
+    lowered: Option<LoweredNode>,
+    /// Its views failed: it does nothing any more.
     dead: bool,
+}
+
+impl Node {
+    fn is_made_of(&self, lowered: &LoweredNode) -> bool {
+        self.lowered.as_ref().is_some_and(|own| own.spec == lowered.spec && own.schema == lowered.schema)
+    }
+
+    /// Whether it does to its inputs what `other` does to the same ones.
+    fn does_the_same(&self, other: &Node) -> bool {
+        match (&self.body, &other.body) {
+            (Body::Operator(_), Body::Operator(_)) => {
+                other.lowered.as_ref().is_some_and(|lowered| self.is_made_of(lowered))
+            }
+            (Body::View(own), Body::View(others)) => own.schema() == others.schema(),
+            _ => false,
+        }
+    }
 }
 
 /// What one pass left behind, by collection.
@@ -63,6 +87,8 @@ pub(crate) struct Circuit {
     touched: BTreeMap<u64, Slot>,
     /// Ranks below this one were finished in this pass.
     finished: u64,
+    /// Views that do nothing any more.
+    failed: BTreeSet<CollectionId>,
     outcome: Outcome,
     tick: Tick,
 }
@@ -70,8 +96,28 @@ pub(crate) struct Circuit {
 impl Circuit {
     /// Adds a node that works for `owner` and reads `inputs`, one a port.
     pub(crate) fn add(&mut self, owner: CollectionId, body: Body, inputs: &[Slot]) -> Slot {
-        let node = Node { rank: self.rank_next, body, consumers: Vec::new(), owner, dead: false };
+        let rank = self.rank_next;
         self.rank_next += 1;
+        let (inputs, owners) = (inputs.to_vec(), vec![owner]);
+        self.place(Node { rank, body, inputs, consumers: Vec::new(), owners, lowered: None, dead: false })
+    }
+
+    /// As [`add`](Self::add), for an operator made of `lowered`.
+    pub(crate) fn add_lowered(
+        &mut self,
+        owner: CollectionId,
+        operator: Box<dyn Operator>,
+        lowered: LoweredNode,
+        inputs: &[Slot],
+    ) -> Slot {
+        let slot = self.add(owner, Body::Operator(operator), inputs);
+        self.node_mut(slot).lowered = Some(lowered);
+        slot
+    }
+
+    /// Gives a node a slot and connects it with its inputs.
+    fn place(&mut self, node: Node) -> Slot {
+        let inputs = node.inputs.clone();
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.nodes[slot.0] = Some(node);
@@ -82,22 +128,26 @@ impl Circuit {
                 Slot(self.nodes.len() - 1)
             }
         };
-        for (port, input) in inputs.iter().enumerate() {
-            self.connect(*input, slot, port);
+        for (port, input) in inputs.into_iter().enumerate() {
+            self.node_mut(input).consumers.push((slot, port));
         }
         slot
     }
 
-    /// Sends what `from` emits to `port` of `to`, which must have been added later.
-    pub(crate) fn connect(&mut self, from: Slot, to: Slot, port: usize) {
-        self.node_mut(from).consumers.push((to, port));
+    /// Sends what `from` emits to `to`, a tap without an input, which must have been added later.
+    pub(crate) fn connect(&mut self, from: Slot, to: Slot) {
+        self.node_mut(to).inputs = vec![from];
+        self.node_mut(from).consumers.push((to, 0));
     }
 
-    /// Removes all nodes of a collection.
+    /// Removes all nodes that work for this collection alone.
     pub(crate) fn remove(&mut self, owner: CollectionId) {
-        for i in 0..self.nodes.len() {
-            if self.nodes[i].as_ref().is_some_and(|n| n.owner == owner) {
-                self.nodes[i] = None;
+        self.failed.remove(&owner);
+        for (i, place) in self.nodes.iter_mut().enumerate() {
+            let Some(node) = place else { continue };
+            node.owners.retain(|o| *o != owner);
+            if node.owners.is_empty() {
+                *place = None;
                 self.free.push(Slot(i));
             }
         }
@@ -108,25 +158,66 @@ impl Circuit {
         }
     }
 
-    /// Takes all nodes of `other` over; answers with their new slots, by their old ones.
-    pub(crate) fn absorb(&mut self, other: Circuit) -> HashMap<Slot, Slot> {
+    /// Takes the nodes of `other`, a view up to the same tick, over; answers with their new slots, by their old ones.
+    /// `known` says for some of its taps which running node they stand for. A node that a running one equals is left
+    /// out, and its slot is that one's.
+    pub(crate) fn absorb(&mut self, other: Circuit, known: HashMap<Slot, Slot>) -> HashMap<Slot, Slot> {
         let mut nodes: Vec<(Slot, Node)> =
             other.nodes.into_iter().enumerate().filter_map(|(i, n)| Some((Slot(i), n?))).collect();
         nodes.sort_by_key(|(_, n)| n.rank);
-        let mut moved = HashMap::new();
-        let mut edges = Vec::new();
-        for (old, node) in nodes {
-            let new = self.add(node.owner, node.body, &[]);
-            self.node_mut(new).dead = node.dead;
-            moved.insert(old, new);
-            edges.push((new, node.consumers));
-        }
-        for (from, consumers) in edges {
-            for (to, port) in consumers {
-                self.connect(from, moved[&to], port);
+        let mut moved = known;
+        for (old, mut node) in nodes {
+            if moved.contains_key(&old) {
+                continue;
             }
+            // Inputs have lower ranks, so they were here before.
+            node.inputs.iter_mut().for_each(|input| *input = moved[input]);
+            let new = match self.running(&node.inputs, |other| other.does_the_same(&node)) {
+                Some(running) => {
+                    self.node_mut(running).owners.extend(node.owners);
+                    running
+                }
+                None => {
+                    let rank = self.rank_next;
+                    self.rank_next += 1;
+                    self.place(Node { rank, consumers: Vec::new(), ..node })
+                }
+            };
+            moved.insert(old, new);
         }
         moved
+    }
+
+    /// A node over these inputs that is alike.
+    fn running(&self, inputs: &[Slot], alike: impl Fn(&Node) -> bool) -> Option<Slot> {
+        let readers = &self.nodes[inputs.first()?.0].as_ref()?.consumers;
+        let same = |node: &Node| node.inputs == inputs && !node.dead && alike(node);
+        readers.iter().map(|(slot, _)| *slot).find(|slot| self.nodes[slot.0].as_ref().is_some_and(same))
+    }
+
+    /// For each of a view's nodes the view for which a running node does the same; `source` gives the running node of
+    /// a collection.
+    pub(crate) fn shared(
+        &self,
+        nodes: &[LoweredNode],
+        source: impl Fn(CollectionId) -> Option<Slot>,
+    ) -> Vec<Option<CollectionId>> {
+        let mut slots: Vec<Option<Slot>> = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            slots.push(match &node.spec {
+                NodeSpec::Collection(id) => source(*id),
+                _ => {
+                    let inputs: Option<Vec<Slot>> = node.inputs.iter().map(|i| slots[*i]).collect();
+                    inputs.and_then(|inputs| self.running(&inputs, |other| other.is_made_of(node)))
+                }
+            });
+        }
+        let owner = |slot: Slot| self.nodes[slot.0].as_ref()?.owners.first().copied();
+        let operator = |(node, slot): (&LoweredNode, Option<Slot>)| match node.spec {
+            NodeSpec::Collection(_) => None,
+            _ => slot.and_then(owner),
+        };
+        nodes.iter().zip(slots).map(operator).collect()
     }
 
     /// Begins a pass.
@@ -252,11 +343,12 @@ impl Circuit {
         }
     }
 
-    /// Rows and bytes of state by collection.
+    /// Rows and bytes of state by collection; what several views share counts for the oldest of them.
     pub(crate) fn state(&self) -> HashMap<CollectionId, (usize, usize)> {
         let mut state: HashMap<CollectionId, (usize, usize)> = HashMap::new();
         for node in self.nodes.iter().flatten() {
-            let entry = state.entry(node.owner).or_default();
+            let Some(owner) = node.owners.first() else { continue };
+            let entry = state.entry(*owner).or_default();
             let (rows, bytes) = match &node.body {
                 Body::Operator(operator) => (operator.state_rows(), operator.state_bytes()),
                 Body::View(view) => (view.state_rows(), view.state_bytes()),
@@ -272,35 +364,38 @@ impl Circuit {
     fn emitted(&mut self, slot: Slot, out: Output, stack: &mut Vec<(Slot, usize, Delta)>) {
         let Circuit { nodes, outcome, .. } = self;
         let Some(node) = &nodes[slot.0] else { return };
-        if !out.errors.is_empty() {
-            outcome.errors.entry(node.owner).or_default().extend(out.errors);
-        }
-        if matches!(node.body, Body::View(_)) && !out.deltas.is_empty() {
-            outcome.changes.entry(node.owner).or_default().extend(out.deltas.iter().cloned());
+        for owner in &node.owners {
+            if !out.errors.is_empty() {
+                outcome.errors.entry(*owner).or_default().extend(out.errors.iter().cloned());
+            }
+            if matches!(node.body, Body::View(_)) && !out.deltas.is_empty() {
+                outcome.changes.entry(*owner).or_default().extend(out.deltas.iter().cloned());
+            }
         }
         for delta in out.deltas {
             stack.extend(node.consumers.iter().map(|(to, port)| (*to, *port, delta.clone())));
         }
     }
 
-    /// Stops the view of a node, and all that read it, from taking part any more.
+    /// Stops the views of a node, and all that read them, from taking part any more.
     fn fail(&mut self, slot: Slot, error: Error) {
-        let mut views = vec![(self.node_mut(slot).owner, error)];
-        while let Some((view, error)) = views.pop() {
-            let mut readers = Vec::new();
-            for node in self.nodes.iter_mut().flatten().filter(|n| n.owner == view && !n.dead) {
-                node.dead = true;
-                readers.extend(node.consumers.iter().map(|(to, _)| *to));
+        let mut views = self.node_mut(slot).owners.clone();
+        while let Some(view) = views.pop() {
+            if !self.failed.insert(view) {
+                continue;
             }
-            for reader in readers {
-                let node = self.node_mut(reader);
-                if !node.dead {
-                    views.push((node.owner, error.clone()));
+            let failed = &self.failed;
+            let mut readers = Vec::new();
+            for node in self.nodes.iter_mut().flatten().filter(|n| !n.dead) {
+                if node.owners.iter().all(|o| failed.contains(o)) {
+                    node.dead = true;
+                    readers.extend(node.consumers.iter().map(|(to, _)| *to));
                 }
             }
-            if !self.outcome.failed.iter().any(|(id, _)| *id == view) {
-                self.outcome.failed.push((view, error));
+            for reader in readers {
+                views.extend_from_slice(&self.node_mut(reader).owners);
             }
+            self.outcome.failed.push((view, error.clone()));
         }
     }
 
@@ -462,8 +557,8 @@ mod tests {
         let tap = other.add(CollectionId(3), Body::Tap { after: 5 }, &[]);
         view(&mut other, 3, tap, vec![Box::new(Told), Box::<Sum>::default()]);
         circuit.remove(CollectionId(2));
-        let moved = circuit.absorb(other);
-        circuit.connect(input, moved[&tap], 0);
+        let moved = circuit.absorb(other, HashMap::new());
+        circuit.connect(input, moved[&tap]);
         assert!(pass(&mut circuit, 5, input, &[&[1]]).changes.is_empty());
         assert_eq!(values(&pass(&mut circuit, 6, input, &[&[1, 2]]), 3), [3]);
         circuit.remove(CollectionId(3));

@@ -19,6 +19,7 @@ use crate::engine::durable::journal::Journal;
 use crate::engine::durable::recover::Recovered;
 use crate::engine::ops::input::Input;
 use crate::engine::ops::output::View;
+use crate::engine::plan::lower::LoweredNode;
 use crate::engine::serve::snapshot::{CollectionSnapshot, EngineSnapshot};
 use crate::engine::{CollectionId, InputSpec, Tick};
 use crate::error::{Error, Result, SqlState};
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Subscribe(CollectionId, SubscribeFrom, Keep, Reply<Subscription>),
     Replay(Vec<Tick>, Reply<ReplayReport>),
     Stats(Reply<EngineStats>),
+    /// For which of these nodes of a view there is a running one already, and in which view.
+    Shared(Vec<LoweredNode>, Reply<Vec<Option<CollectionId>>>),
     /// The compaction that was started has come to its end.
     Compacted(Result<crate::engine::durable::compact::Compacted>),
 }
@@ -177,6 +180,7 @@ impl Core {
             Command::Subscribe(id, from, keep, reply) => drop(reply.send(self.subscribe(id, from, keep))),
             Command::Replay(stops, reply) => drop(reply.send(self.replay(&stops))),
             Command::Stats(reply) => drop(reply.send(Ok(self.stats()))),
+            Command::Shared(nodes, reply) => drop(reply.send(Ok(self.running(&nodes)))),
             Command::Compacted(result) => self.compacted(result),
         }
     }
@@ -248,15 +252,19 @@ impl Core {
         let id = construction.id;
         let reads = construction.reads();
         let Construction { circuit, taps, root, name, spec, .. } = construction;
-        let moved = self.circuit.absorb(circuit);
-        let mut passing = Vec::new();
+        // Inputs that keep no rows show each view another part of their history: nothing over them can be shared.
+        let (mut known, mut passing) = (HashMap::new(), Vec::new());
         for (from, tap) in taps {
             let Some(collection) = self.collections.get(&from) else { return Err(gone(from)) };
-            self.circuit.connect(collection.slot(), moved[&tap], 0);
-            if !collection.keeps_rows() {
-                passing.push(moved[&tap]);
+            if collection.keeps_rows() {
+                known.insert(tap, collection.slot());
+            } else {
+                passing.push((collection.slot(), tap));
             }
         }
+        let moved = self.circuit.absorb(circuit, known);
+        passing.iter().for_each(|(from, tap)| self.circuit.connect(*from, moved[tap]));
+        let passing = passing.into_iter().map(|(_, tap)| moved[&tap]).collect();
         let collection = Collection {
             name,
             key: Vec::new(),
@@ -269,6 +277,11 @@ impl Core {
         };
         self.collections.insert(id, collection);
         self.publish_snapshot([id])
+    }
+
+    fn running(&self, nodes: &[LoweredNode]) -> Vec<Option<CollectionId>> {
+        let source = |id| self.collections.get(&id).filter(|c| c.keeps_rows()).map(Collection::slot);
+        self.circuit.shared(nodes, source)
     }
 
     fn drop_collections(&mut self, ids: &[CollectionId]) -> Result<()> {

@@ -144,7 +144,7 @@ impl Construction {
         let mut circuit = Circuit::default();
         let mut taps = Vec::new();
         let mut slots: Vec<Slot> = Vec::with_capacity(lowered.nodes.len());
-        for node in &lowered.nodes {
+        for node in lowered.nodes {
             let inputs: Vec<Slot> = node.inputs.iter().map(|i| slots[*i]).collect();
             let slot = match &node.spec {
                 NodeSpec::Collection(id) => {
@@ -153,7 +153,8 @@ impl Construction {
                     slot
                 }
                 other => {
-                    circuit.add(spec.id, Body::Operator(ops::build(other, &node.schema, workers)?), &inputs)
+                    let operator = ops::build(other, &node.schema, workers)?;
+                    circuit.add_lowered(spec.id, operator, node, &inputs)
                 }
             };
             slots.push(slot);

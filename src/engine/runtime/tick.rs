@@ -183,8 +183,11 @@ impl Core {
         if !errors.is_empty() {
             // A row that a view lacks is lacking in every view that reads it.
             changed.extend(self.with_readers(errors.keys().copied()));
+            let mut told = BTreeSet::new();
             for (view, errors) in errors {
+                // Views that share the node which keeps their rows have the same errors.
                 if let Some(Kind::View { root, .. }) = self.collections.get(&view).map(|c| &c.kind)
+                    && told.insert(*root)
                     && let Some(view) = self.circuit.view_mut(*root)
                 {
                     view.add_errors(errors);
