@@ -33,7 +33,7 @@ fn run(document: &str, here: impl Fn(&str) -> String) {
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{document}: {e}"));
     let examples = examples(&text);
     assert!(!examples.is_empty(), "{document} has no example");
-    let server = Server::start();
+    let server = Server::start(1);
     let mut client = PgClient::connect(server.addr()).expect("a connection");
     for (line, sql) in examples {
         if let Err(e) = client.run(Protocol::Simple, &here(&sql)) {

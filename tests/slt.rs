@@ -13,6 +13,8 @@
 //! In the modes `view` and `live` every view is compared with its query in batch (`CHECK MATERIALIZED VIEW`)
 //! after each statement that may have changed it.
 //!
+//! The modes have servers with 1, 2 and 4 workers; `TIDEMILL_SLT_WORKERS=n` gives all of them the same number.
+//!
 //! `TIDEMILL_SLT_DIR=some/dir cargo test --test slt` runs the files of that directory instead and prints, per file
 //! and mode, how many records passed: so foreign suites can be run, which are not expected to pass whole.
 
@@ -80,7 +82,7 @@ fn main() {
             trials.push(Trial::test(name, move || {
                 let target = match mode {
                     Mode::Postgres => new_database(postgres.get_or_init(start_postgres)),
-                    _ => Target::Tidemill(Server::start()),
+                    _ => Target::Tidemill(Server::start(workers(mode, protocol))),
                 };
                 let score = run_file(&file, mode, protocol, &target).map_err(Failed::from)?;
                 let failures = score.failures.join("\n\n");
@@ -99,6 +101,16 @@ fn main() {
         print_total(wanted, &of_mode);
     }
     conclusion.exit();
+}
+
+/// With how many threads the server computes: the answers may not depend on it.
+fn workers(mode: Mode, protocol: Protocol) -> usize {
+    let chosen = std::env::var("TIDEMILL_SLT_WORKERS").ok().and_then(|n| n.parse().ok());
+    chosen.unwrap_or(match (mode, protocol) {
+        (Mode::View, Protocol::Extended) => 2,
+        (Mode::Live, Protocol::Extended) => 4,
+        _ => 1,
+    })
 }
 
 /// The server that all files of the mode `postgres` share.
@@ -152,7 +164,12 @@ fn run_foreign(dir: &Path) -> i32 {
     for mode in [Mode::Query, Mode::View, Mode::Live] {
         let mut of_mode = Score::default();
         for file in slt_files(dir) {
-            match run_file(&file, mode, Protocol::Simple, &Target::Tidemill(Server::start())) {
+            match run_file(
+                &file,
+                mode,
+                Protocol::Simple,
+                &Target::Tidemill(Server::start(workers(mode, Protocol::Simple))),
+            ) {
                 Ok(score) => {
                     println!("{:>6} of {:>6}  {mode:<5}  {}", score.passed, score.total(), file.display());
                     if std::env::var_os("TIDEMILL_SLT_VERBOSE").is_some() {

@@ -19,10 +19,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it.
-    pub fn start() -> Self {
+    /// Starts it, with so many threads that compute.
+    pub fn start(workers: usize) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
-        let flags = [("data_dir".to_string(), data.path().display().to_string())];
+        let flags = [
+            ("data_dir".to_string(), data.path().display().to_string()),
+            ("workers".to_string(), workers.to_string()),
+        ];
         let config = Config::load(None, std::iter::empty(), &flags).expect("a configuration");
         let database = Database::open(&config).expect("an empty directory opens");
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, DataType, Expr, Ident, Select, SelectItem, SetExpr, Value,
+    AccessExpr, DataType, Expr, Ident, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Value,
 };
 
 use crate::names::fold;
@@ -30,10 +30,7 @@ pub(super) fn marked(name: &str, n: usize) -> String {
 
 /// Gives every item of a select list a name, each another.
 pub(super) fn name_items(select: &mut Select) {
-    let wildcard = select
-        .projection
-        .iter()
-        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    let wildcards = Wildcards::of(select);
     let mut taken = HashSet::new();
     for (n, item) in select.projection.iter_mut().enumerate() {
         let (expr, name, own) = match item {
@@ -45,15 +42,57 @@ pub(super) fn name_items(select: &mut Select) {
             SelectItem::ExprWithAlias { expr, alias } => (expr, fold(alias), false),
             _ => continue,
         };
-        // A column keeps its qualified identity unless its name is taken, or may be by a wildcard.
+        // A column keeps its qualified identity unless its name is taken, or a wildcard has it too.
         let fresh = taken.insert(name.clone());
-        let alias = match (own, fresh, wildcard) {
+        let alias = match (own, fresh, own && wildcards.hold(expr)) {
             (true, true, false) => continue,
-            (true, _, true) | (_, false, _) => marked(&name, n),
-            (false, true, _) => name,
+            (_, false, _) | (_, _, true) => marked(&name, n),
+            (false, true, false) => name,
         };
         let expr = std::mem::replace(expr, Expr::Value(Value::Null.into()));
         *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
+    }
+}
+
+/// The wildcards of a select list.
+struct Wildcards {
+    /// `*`
+    all: bool,
+    /// `a.*`, by what is before the last dot.
+    of: Vec<String>,
+    /// Whether there is but one relation that a bare name can be of.
+    one_relation: bool,
+}
+
+impl Wildcards {
+    fn of(select: &Select) -> Wildcards {
+        let mut wildcards = Wildcards {
+            all: false,
+            of: Vec::new(),
+            one_relation: matches!(&select.from[..], [only] if only.joins.is_empty()),
+        };
+        for item in &select.projection {
+            match item {
+                SelectItem::Wildcard(_) => wildcards.all = true,
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                    wildcards.of.extend(name.0.last().and_then(|part| part.as_ident()).map(fold));
+                }
+                _ => {}
+            }
+        }
+        wildcards
+    }
+
+    /// Whether a column is among those that the wildcards stand for. A bare name among several relations is taken for
+    /// one that is not, because it would hardly be written then.
+    fn hold(&self, column: &Expr) -> bool {
+        match column {
+            Expr::CompoundIdentifier(ids) => {
+                let relation = ids.len().checked_sub(2).map(|at| fold(&ids[at]));
+                self.all || relation.is_some_and(|relation| self.of.contains(&relation))
+            }
+            _ => self.all || (self.one_relation && !self.of.is_empty()),
+        }
     }
 }
 
