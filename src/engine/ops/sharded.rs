@@ -12,8 +12,9 @@ use crate::engine::runtime::operator::{Operator, Output};
 use crate::engine::runtime::workers::Workers;
 use crate::error::Result;
 
-/// Rows from which on the copies work at once: below it, waking a thread takes longer than the work.
-const PARALLEL_ROWS_MIN: usize = 1024;
+/// Rows from which on the copies work at once: below it, waking a thread takes longer than the work. Tests are built
+/// with debug assertions, and are to see the threads.
+const PARALLEL_ROWS_MIN: usize = if cfg!(debug_assertions) { 2 } else { 1024 };
 /// Rows that wait for the workers at most: more of them go through before the tick ends, as when a view is filled.
 const WAITING_ROWS_MAX: usize = 64 << 10;
 
