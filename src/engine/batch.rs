@@ -18,6 +18,7 @@ use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionConfig;
 use parking_lot::Mutex;
 
+use crate::engine::gather::physical_rules;
 use crate::engine::plan::PortSource;
 use crate::error::{Error, Result};
 
@@ -157,6 +158,7 @@ fn fragment_state() -> SessionState {
             .with_config(config)
             .with_default_features()
             .with_optimizer_rules(Vec::new())
+            .with_physical_optimizer_rules(physical_rules())
             .build()
     });
     state.clone()

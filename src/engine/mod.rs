@@ -10,6 +10,7 @@ pub mod check;
 pub mod delta;
 pub(crate) mod durable;
 pub mod expr;
+mod gather;
 pub mod handle;
 pub mod keys;
 pub mod ops;

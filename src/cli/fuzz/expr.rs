@@ -217,7 +217,10 @@ impl Queries<'_> {
                 ),
             },
             9 => {
-                format!("({} = ANY ({}))", self.expr(Ty::Int4, scope, fuel), self.expr(Ty::Ints, scope, fuel))
+                let (value, array) = (self.expr(Ty::Int4, scope, fuel), self.expr(Ty::Ints, scope, fuel));
+                // A subquery in brackets would be one of rows, not of arrays.
+                let cast = if array.starts_with("(SELECT") { "::int[]" } else { "" };
+                format!("({value} = ANY ({array}{cast}))")
             }
             10 => format!("({not}EXISTS ({}))", self.subquery(&[Ty::Int4], scope)),
             11 => {

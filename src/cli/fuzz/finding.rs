@@ -84,14 +84,17 @@ pub fn words(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let mut out = String::new();
     let mut quoted = None;
+    let mut before = ' ';
     for c in line.chars() {
+        let inside_a_word = c == '\'' && before.is_alphabetic();
+        before = c;
         match quoted {
             Some(end) if c == end => {
                 quoted = None;
                 out.push(c);
             }
             Some(_) => {}
-            None if c == '"' || c == '\'' => {
+            None if c == '"' || c == '\'' && !inside_a_word => {
                 quoted = Some(c);
                 out.push(c);
             }

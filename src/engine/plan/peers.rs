@@ -25,6 +25,10 @@ pub(super) fn determined(mut function: WindowFunction, schema: &DFSchema) -> Pla
         WindowFunctionDefinition::WindowUDF(f) => f.name(),
         WindowFunctionDefinition::AggregateUDF(f) => f.name(),
     };
+    // Ranks are of peers, which another order would part; frames mean nothing to them.
+    if matches!(name, "rank" | "dense_rank" | "percent_rank" | "cume_dist") {
+        return Ok(function);
+    }
     if params.window_frame.units == WindowFrameUnits::Rows
         || matches!(name, "row_number" | "lag" | "lead" | "ntile")
     {

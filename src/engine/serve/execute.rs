@@ -8,6 +8,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 
+use crate::engine::gather::physical_rules;
 use crate::engine::plan::guard::guard;
 use crate::engine::plan::optimize;
 use crate::error::Result;
@@ -30,6 +31,7 @@ pub fn session_state() -> SessionState {
             .with_config(config)
             .with_default_features()
             .with_optimizer_rules(optimize::rules_of_reads())
+            .with_physical_optimizer_rules(physical_rules())
             .build()
     });
     state.clone()

@@ -6,6 +6,7 @@
 //! finally every output column gets the Arrow type that carries its PostgreSQL type ([`output`]).
 //! Errors come back as PostgreSQL's, with their place in the text ([`error`]).
 
+mod any;
 mod context;
 mod dml;
 mod error;

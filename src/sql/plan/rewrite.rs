@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::literals::{interval_cast, keep_literal, type_number};
-use super::{joins, naming, rows};
+use super::{any, joins, naming, rows};
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
@@ -361,6 +361,10 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             if let Some(name) = compound(root, access_chain) {
                 *expr = Expr::CompoundIdentifier(name);
             }
+            Ok(())
+        }
+        Expr::AnyOp { .. } => {
+            any::over_array(expr);
             Ok(())
         }
         // DataFusion would plan the elements without the queries around this one.

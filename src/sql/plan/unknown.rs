@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::{Case, InList};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -27,14 +27,23 @@ impl ExprPlanner for UnknownOperands {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         for side in [&mut expr.left, &mut expr.right] {
-            if matches!(side, Expr::Case(_))
-                || matches!(side, Expr::ScalarFunction(call) if takes_one_type(call.func.name()))
-            {
-                *side = beside(std::mem::take(side), schema)?.data;
-            }
+            *side = settled(std::mem::take(side), schema)?.data;
         }
         Ok(PlannerResult::Original(expr))
     }
+}
+
+/// A CASE or its kin, and those directly inside of it, [`beside`] what they stand beside.
+fn settled(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let one_type = match &expr {
+        Expr::Case(_) => true,
+        Expr::ScalarFunction(call) => takes_one_type(call.func.name()),
+        _ => false,
+    };
+    if !one_type {
+        return Ok(Transformed::no(expr));
+    }
+    expr.map_children(|child| settled(child, schema))?.transform_data(|expr| beside(expr, schema))
 }
 
 /// Whether all arguments of a function have one type.
