@@ -1,6 +1,6 @@
 //! Dates, times and timestamps as text: ISO output as PostgreSQL's default, and what it reads.
 
-use super::invalid_text;
+use super::{Zone, invalid_text};
 use crate::error::{Error, Result, SqlState};
 
 /// Microseconds of a day.
@@ -53,6 +53,11 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Days since 1970-01-01 of a date, the year 0 being 1 BC.
+    pub fn days_of(year: i64, month: i64, day: i64) -> i64 {
+        days_from_civil(year, month, day)
+    }
+
     /// How many days a month has.
     pub fn days_in_month(year: i64, month: u32) -> i64 {
         days_in_month(year, month.into())
@@ -251,7 +256,8 @@ fn scan_date(scan: &mut Scan<'_>) -> Option<(i64, i64, i64)> {
         if scan.rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
             let month = month_named(scan.word())?;
             scan.eat('-');
-            return Some((scan.digits()?.1, month, first));
+            let last = scan.digits()?.1;
+            return Some(if text.len() >= 3 { (first, month, last) } else { (last, month, first) });
         }
         let (_, month) = scan.digits()?;
         if !scan.eat('-') {
@@ -401,7 +407,17 @@ fn parse_instant(text: &str, what: &str) -> Result<(i64, i64, Option<i64>)> {
     }
     let mut bc = false;
     if !scan.rest.is_empty() && !starts_with_era(scan.rest) {
-        zone = Some(scan_zone(&mut scan).ok_or_else(invalid)?);
+        let named = scan.rest;
+        zone = match scan_zone(&mut scan) {
+            Some(zone) => Some(zone),
+            // A place, whose offset depends on the moment.
+            None => {
+                let place = Zone::parse(named).ok_or_else(invalid)?;
+                scan.rest = "";
+                let local = day_number(text, date, false)?.saturating_mul(DAY_MICROS).saturating_add(micros);
+                Some(place.offset_of_local(local).into())
+            }
+        };
         scan.skip_space();
     }
     if starts_with_era(scan.rest) {
@@ -455,7 +471,11 @@ fn to_micros(text: &str, days: i64, micros: i64) -> Result<i64> {
 pub(super) fn parse_time(text: &str) -> Result<i64> {
     let invalid = || invalid_text("time", text);
     let mut scan = Scan { rest: text.trim() };
-    let micros = scan_time(&mut scan).ok_or_else(invalid)?;
+    let clock = text.contains(':') && text.trim().bytes().all(|b| b.is_ascii_digit() || b == b':');
+    let micros = scan_time(&mut scan).ok_or_else(|| match clock {
+        true => Error::new(SqlState("22008"), format!("date/time field value out of range: \"{text}\"")),
+        false => invalid(),
+    })?;
     scan.skip_space();
     if !scan.rest.is_empty() {
         scan_zone(&mut scan).ok_or_else(invalid)?;

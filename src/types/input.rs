@@ -90,7 +90,11 @@ pub(super) fn parse_float4(text: &str) -> Result<f32> {
         Err(e) => return Err(e),
     };
     let overflowed = value.is_infinite() && !text.to_ascii_lowercase().contains("inf");
-    if overflowed { Err(out_of_range("real", text)) } else { Ok(value) }
+    if overflowed || value == 0.0 && parse_float(text, "real")? != 0.0 {
+        Err(out_of_range("real", text))
+    } else {
+        Ok(value)
+    }
 }
 
 pub(super) fn parse_float(text: &str, what: &str) -> Result<f64> {
@@ -101,7 +105,9 @@ pub(super) fn parse_float(text: &str, what: &str) -> Result<f64> {
         return Err(invalid_text(what, text));
     }
     let value: f64 = trimmed.parse().map_err(|_| invalid_text(what, text))?;
-    if value.is_infinite() && !special {
+    let digit = |b: u8| matches!(b, b'1'..=b'9');
+    let underflowed = value == 0.0 && trimmed.bytes().take_while(|b| !matches!(b, b'e' | b'E')).any(digit);
+    if value.is_infinite() && !special || underflowed {
         return Err(Error::new(
             SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
             format!("\"{text}\" is out of range for type {what}"),
@@ -157,12 +163,15 @@ pub(super) fn normalize_jsonb(text: &str) -> Result<String> {
     })
 }
 
-/// `\x` and hexadecimal digits, or the old escape format.
-pub(super) fn parse_bytea(text: &str) -> Result<Vec<u8>> {
+/// Bytes from `\x` and hexadecimal digits, or from the old escape format.
+///
+/// # Errors
+/// 22P02 when it is neither, 22023 for hexadecimal digits that are none.
+pub fn parse_bytea(text: &str) -> Result<Vec<u8>> {
     if let Some(digits) = text.strip_prefix("\\x") {
         let compact: String = digits.chars().filter(|c| !c.is_ascii_whitespace()).collect();
         return hex::decode(&compact).map_err(|_| {
-            Error::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid hexadecimal data for type bytea")
+            Error::new(SqlState::INVALID_PARAMETER_VALUE, "invalid hexadecimal data for type bytea")
         });
     }
     let mut out = Vec::with_capacity(text.len());

@@ -131,6 +131,10 @@ impl IntervalSum {
             }
             scan.skip_space();
             match scan.word() {
+                // A number before a time of day counts days.
+                "" if scan.rest.split(char::is_whitespace).next().is_some_and(|w| w.contains(':')) => {
+                    self.add_days(sign * amount);
+                }
                 "" => self.micros += sign * amount * 1e6,
                 unit => self.add(sign * amount, unit)?,
             }

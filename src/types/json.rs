@@ -64,7 +64,10 @@ fn value_end(text: &str, at: usize) -> Option<usize> {
 }
 
 /// Calls `f` with each member (key as written, value) until it answers with something.
-fn each_member<'a, T>(text: &'a str, mut f: impl FnMut(&'a str, &'a str) -> Option<T>) -> Option<T> {
+pub(super) fn each_member<'a, T>(
+    text: &'a str,
+    mut f: impl FnMut(&'a str, &'a str) -> Option<T>,
+) -> Option<T> {
     let mut at = skip_space(text, 0);
     if text.as_bytes().get(at) != Some(&b'{') {
         return None;
@@ -92,7 +95,7 @@ fn each_member<'a, T>(text: &'a str, mut f: impl FnMut(&'a str, &'a str) -> Opti
 }
 
 /// Calls `f` with each element until it answers with something; `None` also for what is no array.
-fn each_element<'a, T>(text: &'a str, mut f: impl FnMut(&'a str) -> Option<T>) -> Option<T> {
+pub(super) fn each_element<'a, T>(text: &'a str, mut f: impl FnMut(&'a str) -> Option<T>) -> Option<T> {
     let mut at = skip_space(text, 0);
     if text.as_bytes().get(at) != Some(&b'[') {
         return None;
@@ -113,7 +116,7 @@ fn each_element<'a, T>(text: &'a str, mut f: impl FnMut(&'a str) -> Option<T>) -
 }
 
 /// What a key as written says.
-fn unquoted(quoted: &str) -> Option<String> {
+pub(super) fn unquoted(quoted: &str) -> Option<String> {
     serde_json::from_str(quoted).ok()
 }
 
@@ -254,7 +257,11 @@ fn write_normal(value: &str, depth: usize, out: &mut String) -> Option<()> {
             out.push(']');
         }
         b'"' => out.push_str(&serde_json::Value::String(unquoted(value)?).to_string()),
-        _ => out.push_str(&plain_number(value)),
+        // There is no negative zero among numerics.
+        _ => match plain_number(value).as_str() {
+            "-0" => out.push('0'),
+            number => out.push_str(number),
+        },
     }
     Some(())
 }

@@ -6,6 +6,7 @@
 
 mod builder;
 mod datetime;
+mod document;
 mod input;
 mod interval;
 pub mod json;
@@ -22,7 +23,8 @@ use serde::{Deserialize, Serialize};
 
 pub use builder::TextBuilder;
 pub use datetime::{Moment, format_date, format_time, format_timestamp, format_timestamptz};
-pub use input::{parse_array_text, parse_text};
+pub use document::Document;
+pub use input::{parse_array_text, parse_bytea, parse_text};
 pub use interval::{format_interval, parse_interval};
 pub use numeric::{format_decimal, parse_decimal};
 pub use output::{TextFormat, write_text, write_text_with};
@@ -398,6 +400,61 @@ impl SqlType {
                 | SqlType::InternalChar
                 | SqlType::Unknown
         )
+    }
+
+    /// Its name without modifiers: `numeric` of a `numeric(8,2)`.
+    pub fn base_name(&self) -> String {
+        match self {
+            SqlType::Numeric(_) => "numeric".to_string(),
+            SqlType::Varchar(_) => "character varying".to_string(),
+            SqlType::Char(_) => "character".to_string(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether values of both can be the same: numbers, strings, points in time, spans and truths are different kinds;
+    /// nothing is said about the other types.
+    pub fn comparable_with(&self, other: &SqlType) -> bool {
+        let kind = |t: &SqlType| match t {
+            SqlType::Oid | SqlType::InternalChar | SqlType::Name | SqlType::Unknown => None,
+            t if t.is_numeric() => Some(1),
+            t if t.is_string() => Some(2),
+            SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz => Some(3),
+            SqlType::Bool => Some(4),
+            SqlType::Interval => Some(5),
+            _ => None,
+        };
+        match (kind(self), kind(other)) {
+            (Some(a), Some(b)) => a == b,
+            _ => true,
+        }
+    }
+
+    /// Whether PostgreSQL has an explicit cast to `to`.
+    pub fn castable_to(&self, to: &SqlType) -> bool {
+        let text = |t: &SqlType| t.is_string() || matches!(t, SqlType::Record);
+        let whole = |t: &SqlType| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8);
+        let object =
+            |t: &SqlType| matches!(t, SqlType::Oid | SqlType::Regclass | SqlType::Regtype | SqlType::Regproc);
+        let moment = |t: &SqlType| matches!(t, SqlType::Timestamp | SqlType::Timestamptz);
+        if text(self) || text(to) || std::mem::discriminant(self) == std::mem::discriminant(to) {
+            return match (self, to) {
+                (SqlType::Array(a), SqlType::Array(b)) => a.castable_to(b),
+                _ => true,
+            };
+        }
+        match (self, to) {
+            (SqlType::Bool, SqlType::Int4) | (SqlType::Int4, SqlType::Bool) => true,
+            (a, b) if object(a) || object(b) => (object(a) || whole(a)) && (object(b) || whole(b)),
+            (a, b) if a.is_numeric() && b.is_numeric() => true,
+            (SqlType::Date, b) => moment(b),
+            (a, SqlType::Date) => moment(a),
+            (a, b) if moment(a) => moment(b) || *b == SqlType::Time,
+            (SqlType::Time, SqlType::Interval) | (SqlType::Interval, SqlType::Time) => true,
+            (SqlType::Json, SqlType::Jsonb) | (SqlType::Jsonb, SqlType::Json) => true,
+            (SqlType::Jsonb, b) => *b == SqlType::Bool || b.is_numeric(),
+            _ => false,
+        }
     }
 
     /// Whether a value may be stored in a column of type `to` without an explicit cast (PostgreSQL's assignment casts).

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, PrimitiveArray};
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, IntervalUnit, i256};
 use arrow::error::ArrowError;
@@ -20,7 +20,7 @@ use crate::types::SqlType;
 /// Decimal places that a quotient of numerics has at least.
 const QUOTIENT_SCALE: i8 = 16;
 
-/// `left op right` of two integers of one type that fails on overflow.
+/// `left op right` of two integers or floats of one type that fails on overflow.
 pub fn checked(op: Operator, left: Expr, right: Expr) -> Expr {
     let function = Checked { op, signature: Signature::any(2, Volatility::Immutable) };
     Expr::ScalarFunction(ScalarFunction::new_udf(
@@ -105,7 +105,51 @@ impl ScalarUDFImpl for Checked {
                 other => other,
             })
         })?;
+        if args.return_type().is_floating() {
+            let arrays = [left.to_array(1)?, right.to_array(1)?];
+            finite(self.op, &arrays, &result.to_array(1)?)?;
+        }
         Ok(result)
+    }
+}
+
+/// Refuses infinite results of finite operands, and products and quotients too small to tell from zero.
+fn finite(op: Operator, operands: &[ArrayRef; 2], results: &ArrayRef) -> crate::Result<()> {
+    fn check<T>(op: Operator, operands: &[ArrayRef; 2], results: &ArrayRef) -> crate::Result<()>
+    where
+        T: ArrowPrimitiveType,
+        T::Native: Into<f64>,
+    {
+        let results = results.as_primitive::<T>();
+        let shrinks = matches!(op, Operator::Multiply | Operator::Divide);
+        let suspicious = |v: f64| v.is_infinite() || shrinks && v == 0.0;
+        // Values of NULLs may be anything; they are told apart below.
+        if !results.values().iter().any(|v| suspicious((*v).into())) {
+            return Ok(());
+        }
+        let [left, right] = operands.each_ref().map(|a| a.as_primitive::<T>());
+        // A constant operand has one value for all rows.
+        let at =
+            |a: &PrimitiveArray<T>, row: usize| -> f64 { a.value(if a.len() == 1 { 0 } else { row }).into() };
+        for row in (0..results.len()).filter(|row| results.is_valid(*row)) {
+            let (result, left, right): (f64, f64, f64) =
+                (results.value(row).into(), at(left, row), at(right, row));
+            let from_nothing = left == 0.0 || op == Operator::Multiply && right == 0.0;
+            if result.is_infinite() && left.is_finite() && right.is_finite() {
+                return Err(Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range: overflow"));
+            }
+            if shrinks && result == 0.0 && !from_nothing && right.is_finite() {
+                return Err(Error::new(
+                    SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+                    "value out of range: underflow",
+                ));
+            }
+        }
+        Ok(())
+    }
+    match results.data_type() {
+        DataType::Float32 => check::<Float32Type>(op, operands, results),
+        _ => check::<Float64Type>(op, operands, results),
     }
 }
 
@@ -173,6 +217,9 @@ impl ScalarUDFImpl for Divide {
                 numeric::div(left, right)?
             }
         };
+        if quotient.data_type().is_floating() {
+            finite(Operator::Divide, &[Arc::clone(left), Arc::clone(right)], &quotient)?;
+        }
         if scalar {
             let value = datafusion::common::ScalarValue::try_from_array(&quotient, 0)?;
             return Ok(ColumnarValue::Scalar(value));

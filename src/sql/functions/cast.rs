@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringViewBuilder, new_null_array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringViewArray, StringViewBuilder,
+    new_null_array,
 };
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, FieldRef, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
 };
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::{FieldMetadata, ScalarFunction};
@@ -35,7 +37,10 @@ pub fn differs(from: &Field, to: &Field) -> bool {
             from_type != to_type && (formed || matches!(from_type, SqlType::Char(_)))
         }
         (true, false) | (false, true) => true,
-        (false, false) => is_number(a) && is_number(b) && a != b && !b.is_floating() && !widens(a, b),
+        (false, false) if matches!((a, b), (DataType::Time64(_), DataType::Interval(_))) => true,
+        (false, false) if matches!((a, b), (DataType::Interval(_), DataType::Time64(_))) => true,
+        (false, false) if b.is_floating() => matches!((a, b), (DataType::Float64, DataType::Float32)),
+        (false, false) => is_number(a) && is_number(b) && a != b && !widens(a, b),
     }
 }
 
@@ -177,6 +182,19 @@ fn convert(array: &dyn Array, from: &Field, to: &FieldRef, mode: Mode) -> crate:
     if is_number(array.data_type()) && is_number(to.data_type()) {
         return number(array, to);
     }
+    if let (Some(times), DataType::Interval(_)) =
+        (array.as_primitive_opt::<Time64MicrosecondType>(), to.data_type())
+    {
+        let span = |micros: i64| IntervalMonthDayNano::new(0, 0, micros * 1000);
+        return Ok(Arc::new(times.unary::<_, IntervalMonthDayNanoType>(span)));
+    }
+    if let (Some(spans), DataType::Time64(_)) =
+        (array.as_primitive_opt::<IntervalMonthDayNanoType>(), to.data_type())
+    {
+        // The time of day is what is left of a whole number of days.
+        let time = |span: IntervalMonthDayNano| (span.nanoseconds / 1000).rem_euclid(86_400_000_000);
+        return Ok(Arc::new(spans.unary::<_, Time64MicrosecondType>(time)));
+    }
     let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
     Ok(arrow::compute::cast_with_options(array, to.data_type(), &options)?)
 }
@@ -187,6 +205,9 @@ fn from_text(array: &dyn Array, from: &Field, to: &FieldRef, mode: Mode) -> crat
     let strings = strings.as_string_view();
     let mut builder = TextBuilder::new(Arc::clone(to))?;
     let padded = matches!(SqlType::of(from), SqlType::Char(_));
+    if SqlType::of(from) == SqlType::Jsonb && !is_string(to.data_type()) {
+        return from_jsonb(strings, to);
+    }
     let limit = cut_length(to, mode);
     for value in strings {
         match value {
@@ -198,6 +219,31 @@ fn from_text(array: &dyn Array, from: &Field, to: &FieldRef, mode: Mode) -> crat
         }
     }
     builder.finish()
+}
+
+/// A jsonb that is a number or a truth as such a value.
+fn from_jsonb(documents: &StringViewArray, to: &FieldRef) -> crate::Result<ArrayRef> {
+    let wanted = if to.data_type() != &DataType::Boolean { "number" } else { "boolean" };
+    for document in documents.iter().flatten() {
+        let given = crate::types::json::type_name(document).unwrap_or("null");
+        if given != wanted {
+            let to = SqlType::of(to);
+            let message = format!("cannot cast jsonb {given} to type {to}");
+            return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
+        }
+    }
+    // Whole numbers are rounded from what may have decimal places.
+    let via =
+        if to.data_type().is_integer() { SqlType::Numeric(None).field_ref("", true) } else { Arc::clone(to) };
+    let mut builder = TextBuilder::new(Arc::clone(&via))?;
+    for document in documents {
+        match document {
+            Some(document) => builder.push(document)?,
+            None => builder.push_null(),
+        }
+    }
+    let values = builder.finish()?;
+    if to.data_type().is_integer() { number(values.as_ref(), to) } else { Ok(values) }
 }
 
 /// A value printed as text.
@@ -288,6 +334,19 @@ fn number(array: &dyn Array, to: &FieldRef) -> crate::Result<ArrayRef> {
         DataType::Int64 => integer::<Int64Type>(array, to),
         DataType::UInt32 => integer::<UInt32Type>(array, to),
         DataType::Decimal128(p, s) => decimal(array, *p, *s),
+        DataType::Float32 if *array.data_type() == DataType::Float64 => {
+            let out_of_range = |what| {
+                Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("value out of range: {what}"))
+            };
+            let narrow = |wide: f64| match wide as f32 {
+                narrow if narrow.is_infinite() && wide.is_finite() => Err(out_of_range("overflow")),
+                narrow if narrow == 0.0 && wide != 0.0 => Err(out_of_range("underflow")),
+                narrow => Ok(narrow),
+            };
+            let result: PrimitiveArray<Float32Type> =
+                array.as_primitive::<Float64Type>().try_unary(narrow)?;
+            Ok(Arc::new(result))
+        }
         other => {
             let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
             Ok(arrow::compute::cast_with_options(array, other, &options)?)
@@ -355,7 +414,7 @@ fn decimal(array: &dyn Array, precision: u8, scale: i8) -> crate::Result<ArrayRe
         ))
     };
     let checked = |v: Option<i128>| v.filter(|v| v.abs() < limit).ok_or_else(overflow);
-    // A float is taken by its shortest text, as PostgreSQL takes its 15 significant digits.
+    // A float is taken by the digits that its type is sure of.
     let parsed = |text: String| {
         let field = Field::new("", DataType::Decimal128(precision, scale), true);
         match parse_text(&field, &text)? {
@@ -379,8 +438,8 @@ fn decimal(array: &dyn Array, precision: u8, scale: i8) -> crate::Result<ArrayRe
         DataType::UInt16 => from!(UInt16Type, |v: u16| checked(rescale(v.into(), 0, scale))),
         DataType::UInt32 => from!(UInt32Type, |v: u32| checked(rescale(v.into(), 0, scale))),
         DataType::UInt64 => from!(UInt64Type, |v: u64| checked(rescale(v.into(), 0, scale))),
-        DataType::Float32 => from!(Float32Type, |v: f32| parsed(format!("{v:e}"))),
-        DataType::Float64 => from!(Float64Type, |v: f64| parsed(format!("{v:e}"))),
+        DataType::Float32 => from!(Float32Type, |v: f32| parsed(format!("{v:.5e}"))),
+        DataType::Float64 => from!(Float64Type, |v: f64| parsed(format!("{v:.14e}"))),
         DataType::Decimal128(_, s) => {
             let s = *s;
             from!(Decimal128Type, |v: i128| checked(rescale(v, s, scale)))

@@ -13,6 +13,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use super::arrays;
 use crate::error::Error;
 use crate::types::json as scan;
 use crate::types::{SqlType, is_string, parse_array_text, write_text};
@@ -34,6 +35,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         ("jsonb_build_array", Kind::BuildArray(SqlType::Jsonb)),
         ("to_json", Kind::Build(SqlType::Json)),
         ("to_jsonb", Kind::Build(SqlType::Jsonb)),
+        ("array_to_json", Kind::Build(SqlType::Json)),
     ]
     .into_iter()
     .map(|(name, kind)| Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(name, kind))))
@@ -94,9 +96,19 @@ impl ExprPlanner for Operators {
             BinaryOperator::Question => ("?", Kind::HasKey, false),
             BinaryOperator::QuestionPipe => ("?|", Kind::HasAny, false),
             BinaryOperator::QuestionAnd => ("?&", Kind::HasAll, false),
-            _ => return Ok(PlannerResult::Original(expr)),
+            _ => return change(expr, schema),
         };
         // Arrays have @> and <@ of their own.
+        let list = |e: &Expr| {
+            Ok::<_, datafusion::error::DataFusionError>(matches!(e.get_type(schema)?, DataType::List(_)))
+        };
+        if list(&expr.left)? || list(&expr.right)? && matches!(kind, Kind::Contains) {
+            return Ok(match kind {
+                Kind::Contains if swap => PlannerResult::Planned(arrays::contains_all(expr.right, expr.left)),
+                Kind::Contains => PlannerResult::Planned(arrays::contains_all(expr.left, expr.right)),
+                _ => PlannerResult::Original(expr),
+            });
+        }
         if !is_string(&expr.left.get_type(schema)?) {
             return Ok(PlannerResult::Original(expr));
         }
@@ -104,6 +116,37 @@ impl ExprPlanner for Operators {
         let function = Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(name, kind)));
         Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
     }
+}
+
+/// Operators that give another document, or follow a path; and `&&` of arrays.
+fn change(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    use BinaryOperator as B;
+    if expr.op == B::PGOverlap {
+        return Ok(PlannerResult::Planned(match expr.left {
+            // A literal takes the type of the other side.
+            left @ Expr::Literal(..) => arrays::have_common(expr.right, left),
+            left => arrays::have_common(left, expr.right),
+        }));
+    }
+    let jsonb = |e: &Expr| {
+        Ok::<_, datafusion::error::DataFusionError>(SqlType::of(&e.to_field(schema)?.1) == SqlType::Jsonb)
+    };
+    let name = match expr.op {
+        B::StringConcat if jsonb(&expr.left)? || jsonb(&expr.right)? => "jsonb_concat",
+        B::Minus if jsonb(&expr.left)? => match is_string(&expr.right.get_type(schema)?) {
+            true => "jsonb_delete_key",
+            false => "jsonb_delete",
+        },
+        B::HashMinus => "jsonb_delete_path",
+        B::AtQuestion => "jsonb_path_exists_opr",
+        B::AtAt => "jsonb_path_match_opr",
+        _ => return Ok(PlannerResult::Original(expr)),
+    };
+    let Some(function) = super::Functions::get().scalar(name) else {
+        return Err(Error::internal(format!("{name} is missing")).into());
+    };
+    let call = ScalarFunction::new_udf(function, vec![expr.left, expr.right]);
+    Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
 }
 
 impl ScalarUDFImpl for JsonFunction {
@@ -277,14 +320,15 @@ impl JsonFunction {
                     }
                     let mut members = Vec::with_capacity(arrays.len() / 2);
                     for i in (0..arrays.len()).step_by(2) {
-                        if arrays[i].is_null(row) {
+                        if arrays[i].is_null(row) || arrays[i].data_type().is_null() {
                             return Err(Error::new(
                                 crate::SqlState::INVALID_PARAMETER_VALUE,
                                 format!("argument {}: key must not be null", i + 1),
                             ));
                         }
                         let key = serde_json::Value::String(text_at(&arrays[i], row)?);
-                        members.push(format!("{key}: {}", value(i + 1)?));
+                        // json is kept as it is written, and written with these blanks.
+                        members.push(format!("{key} : {}", value(i + 1)?));
                     }
                     format!("{{{}}}", members.join(", "))
                 }
@@ -313,6 +357,15 @@ impl JsonFunction {
     }
 }
 
+/// An argument as JSON text.
+pub(super) fn value_at(call: &super::define::Call<'_>, argument: usize, row: usize) -> crate::Result<String> {
+    let array = call.array(argument)?;
+    match call.fields.get(argument) {
+        Some(field) => json_value(field, array.as_ref(), row),
+        None => Err(Error::internal(format!("{} has no argument {}", call.name, argument + 1))),
+    }
+}
+
 /// A value as JSON text.
 fn json_value(field: &FieldRef, array: &dyn Array, row: usize) -> crate::Result<String> {
     if array.is_null(row) || array.data_type().is_null() {
@@ -324,13 +377,18 @@ fn json_value(field: &FieldRef, array: &dyn Array, row: usize) -> crate::Result<
         let items = (0..values.len())
             .map(|i| json_value(inner, values.as_ref(), i))
             .collect::<crate::Result<Vec<_>>>()?;
-        return Ok(format!("[{}]", items.join(", ")));
+        return Ok(format!("[{}]", items.join(",")));
     }
     write_text(field, array, row, &mut text)?;
     let text = String::from_utf8_lossy(&text).into_owned();
     Ok(match SqlType::of(field) {
         SqlType::Bool => if text == "t" { "true" } else { "false" }.to_string(),
         SqlType::Json | SqlType::Jsonb => text,
+        SqlType::Timestamp => serde_json::Value::String(text.replacen(' ', "T", 1)).to_string(),
+        // With the minutes of its offset, as ISO 8601 wants them.
+        SqlType::Timestamptz if text.ends_with("+00") => {
+            serde_json::Value::String(format!("{}:00", text.replacen(' ', "T", 1))).to_string()
+        }
         number if number.is_numeric() && !text.contains(['N', 'I']) => text,
         _ => serde_json::Value::String(text).to_string(),
     })

@@ -17,7 +17,8 @@ pub(super) fn guarded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     let limit = match function.name() {
         "abs" => Limit::Magnitude,
         "sqrt" => Limit::SquareRoot,
-        "ln" | "log" | "log2" | "log10" => Limit::Logarithm,
+        "ln" | "log2" => Limit::Logarithm,
+        "asin" | "acos" => Limit::Sine,
         "exp" => Limit::Growth,
         "power" => Limit::Power,
         _ => return function,
@@ -32,6 +33,8 @@ enum Limit {
     Magnitude,
     /// Negative numbers have no root.
     SquareRoot,
+    /// No angle has a sine above 1 or below -1.
+    Sine,
     /// Zero and negative numbers have no logarithm.
     Logarithm,
     /// The result may be more than a float holds.
@@ -80,6 +83,10 @@ impl ScalarUDFImpl for Guarded {
                     (x < 0.0).then(|| domain("2201F", "cannot take square root of a negative number"))
                 })?;
             }
+            (Limit::Sine, [x]) => refuse(&array(x)?, |x| {
+                (x.abs() > 1.0)
+                    .then(|| Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "input is out of range"))
+            })?,
             (Limit::Logarithm, numbers) => {
                 for x in numbers {
                     refuse(&array(x)?, logarithm)?;

@@ -1,16 +1,29 @@
 //! Functions that queries can call: DataFusion's, and those that PostgreSQL has besides or defines otherwise.
 
 pub mod arithmetic;
+pub mod arrays;
+mod calendar;
 pub mod cast;
+mod collected;
+mod define;
+mod format;
 pub mod json;
+mod json_path;
+mod jsonb;
 pub mod length;
 mod math;
+mod numbers;
 mod one_type;
 pub mod operators;
+pub mod regexp;
+mod rounding;
 pub mod series;
 pub mod session;
+mod strings;
 pub mod temporal;
 mod text;
+mod to_char;
+mod to_char_number;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -40,12 +53,8 @@ const AGGREGATE_ALIASES: [(&str, &str); 4] = [
 ];
 
 /// PostgreSQL's names for functions that DataFusion calls otherwise.
-const SCALAR_ALIASES: [(&str, &str); 4] = [
-    ("ceiling", "ceil"),
-    ("sign", "signum"),
-    ("char_length", "character_length"),
-    ("array_cat", "array_concat"),
-];
+const SCALAR_ALIASES: [(&str, &str); 3] =
+    [("char_length", "character_length"), ("array_cat", "array_concat"), ("substring", "substr")];
 
 impl Functions {
     /// All functions; built once.
@@ -59,6 +68,17 @@ impl Functions {
             .into_iter()
             .chain(json::functions())
             .chain(text::functions())
+            .chain(strings::functions())
+            .chain(to_char::functions())
+            .chain(arrays::functions())
+            .chain(calendar::functions())
+            .chain(jsonb::functions())
+            .chain(json_path::functions())
+            .chain(collected::functions())
+            .chain([format::function()])
+            .chain(regexp::functions())
+            .chain(rounding::functions())
+            .chain(numbers::functions())
             .chain([length::array_length()])
             .chain(temporal::functions());
         let theirs = SessionStateDefaults::default_scalar_functions()
@@ -85,9 +105,13 @@ impl Functions {
                 window.insert(name.to_string(), Arc::clone(&function));
             }
         }
+        // What makes rows is `unnest` of this.
+        if let Some(series) = scalar.get("generate_series").cloned() {
+            scalar.insert("series_array".to_string(), series);
+        }
         for (alias, name) in SCALAR_ALIASES {
             if let Some(function) = scalar.get(name).cloned() {
-                scalar.entry(alias.to_string()).or_insert(function);
+                scalar.insert(alias.to_string(), function);
             }
         }
         for (alias, name) in AGGREGATE_ALIASES {

@@ -17,7 +17,9 @@ use crate::types::is_string;
 /// The function, patient with string literals if its arguments have one type.
 pub(super) fn patient(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match function.name() {
-        "coalesce" | "greatest" | "least" => Arc::new(ScalarUDF::new_from_impl(OneType { function })),
+        "coalesce" | "greatest" | "least" | "make_array" => {
+            Arc::new(ScalarUDF::new_from_impl(OneType { function }))
+        }
         _ => function,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, IntervalMonthDayNanoArray};
 use arrow::datatypes::{
-    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
+    DataType, Date32Type, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::common::{Result, ScalarValue};
@@ -111,6 +111,18 @@ impl Field {
         })
     }
 
+    fn is_within_a_day(self) -> bool {
+        use Field::{Hour, Microseconds, Milliseconds, Minute, Second};
+        matches!(self, Hour | Minute | Second | Milliseconds | Microseconds)
+    }
+
+    /// What a type cannot be asked.
+    fn not_of(self, sql_type: &str) -> Error {
+        let unit = format!("{self:?}").to_lowercase();
+        let message = format!("unit \"{unit}\" not supported for type {sql_type}");
+        Error::new(SqlState::FEATURE_NOT_SUPPORTED, message)
+    }
+
     /// Decimal places of the exact value.
     fn scale(self) -> i8 {
         match self {
@@ -149,7 +161,7 @@ fn ask_moment(field: Field, micros: i64) -> i64 {
 }
 
 /// Year and number of the week by ISO 8601.
-fn iso_week(at: &Moment) -> (i64, i64) {
+pub(super) fn iso_week(at: &Moment) -> (i64, i64) {
     let weekday = i64::from((at.weekday + 6) % 7 + 1);
     let week = (i64::from(at.day_of_year) - weekday + 10) / 7;
     let days_before = |y: i64| y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400);
@@ -223,6 +235,8 @@ impl ScalarUDFImpl for Part {
         };
         let [field, value] = types else { return Err(undefined()) };
         let value = match value {
+            // To a date the exact form gives less than to a timestamp.
+            DataType::Date32 if self.exact => DataType::Date32,
             DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => SqlType::Timestamp.arrow(),
             DataType::Timestamp(_, Some(_)) => SqlType::Timestamptz.arrow(),
             DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
@@ -247,7 +261,9 @@ impl ScalarUDFImpl for Part {
             Some(Some(value)) => Field::parse(value.try_as_str().flatten().unwrap_or_default())?,
             _ => return Err(Error::unsupported("extract of a field that is no constant").into()),
         };
-        Ok(SqlType::Numeric(Some((20, field.scale()))).field_ref(self.name, true))
+        let of_date = args.arg_fields.get(1).is_some_and(|f| f.data_type() == &DataType::Date32);
+        let scale = if of_date { 0 } else { field.scale() };
+        Ok(SqlType::Numeric(Some((20, scale))).field_ref(self.name, true))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -266,11 +282,21 @@ impl ScalarUDFImpl for Part {
                 .iter()
                 .map(|v| v.map(|v| ask_interval(field, v)).transpose())
                 .collect::<crate::Result<_>>()?,
-            DataType::Time64(_) => values
-                .as_primitive::<Time64MicrosecondType>()
-                .iter()
-                .map(|v| v.map(|v| ask_moment(field, v)))
-                .collect(),
+            DataType::Time64(_) => {
+                if !field.is_within_a_day() && field != Field::Epoch {
+                    return Err(field.not_of("time without time zone").into());
+                }
+                let times = values.as_primitive::<Time64MicrosecondType>();
+                times.iter().map(|v| v.map(|v| ask_moment(field, v))).collect()
+            }
+            DataType::Date32 => {
+                if field.is_within_a_day() || field == Field::Timezone {
+                    return Err(field.not_of("date").into());
+                }
+                let unit = if field == Field::Epoch { 1_000_000 } else { 1 };
+                let days = values.as_primitive::<Date32Type>();
+                days.iter().map(|v| v.map(|v| ask_moment(field, i64::from(v) * DAY_MICROS) / unit)).collect()
+            }
             _ => values
                 .as_primitive::<TimestampMicrosecondType>()
                 .iter()
@@ -279,7 +305,7 @@ impl ScalarUDFImpl for Part {
         };
         let result: ArrayRef = if self.exact {
             let exact: Decimal128Array = answers.into_iter().map(|a| a.map(i128::from)).collect();
-            Arc::new(exact.with_precision_and_scale(20, field.scale())?)
+            Arc::new(exact.with_data_type(args.return_field.data_type().clone()))
         } else {
             let unit = 10f64.powi(field.scale().into());
             Arc::new(answers.into_iter().map(|a| a.map(|a| a as f64 / unit)).collect::<Float64Array>())
@@ -431,8 +457,12 @@ impl Temporal {
         }
         let factor = if self.kind == Kind::Divide { 1.0 / by } else { by };
         let months = f64::from(interval.months) * factor;
-        let days = f64::from(interval.days) * factor + months.fract() * 30.0;
-        let nanos = interval.nanoseconds as f64 * factor + days.fract() * 86_400e9;
+        // What is left of the months and what is left of the days go their ways apart.
+        let (left_days, own_days) = (months.fract() * 30.0, f64::from(interval.days) * factor);
+        let left_nanos = (own_days.fract() + left_days.fract()) * 86_400e9;
+        let carried = (left_nanos / 86_400e9).trunc();
+        let days = own_days.trunc() + left_days.trunc() + carried;
+        let nanos = interval.nanoseconds as f64 * factor + left_nanos - carried * 86_400e9;
         let nanos = (nanos / 1000.0).round() * 1000.0;
         let fits = |v: f64, limit: f64| v.is_finite() && v.abs() < limit;
         if !fits(months, 2e9) || !fits(days, 2e9) || !fits(nanos, 9.2e18) {

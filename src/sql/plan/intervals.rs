@@ -3,11 +3,13 @@
 //! DataFusion compares months, days and the rest one after the other. Here comparisons, orders, groups and extrema look
 //! at [`temporal::length`] instead. INTERSECT, EXCEPT, count(DISTINCT) and arrays still tell apart what is written differently.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result};
 use datafusion::functions_aggregate::first_last::first_value_udaf;
-use datafusion::logical_expr::expr::{AggregateFunction, InList, Sort as SortExpr};
+use datafusion::logical_expr::expr::{AggregateFunction, InList, InSubquery, Sort as SortExpr};
 use datafusion::logical_expr::{
     Aggregate, Between, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Sort,
 };
@@ -30,6 +32,18 @@ pub(super) fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr
         Expr::InList(InList { expr, list, negated }) if is_interval(&expr, schema)? => {
             let list = list.into_iter().map(temporal::length).collect();
             Ok(Transformed::yes(Expr::InList(InList::new(Box::new(temporal::length(*expr)), list, negated))))
+        }
+        Expr::InSubquery(InSubquery { expr, mut subquery, negated }) if is_interval(&expr, schema)? => {
+            let plan = subquery.subquery.as_ref().clone();
+            if let [column] = plan.schema().columns().as_slice()
+                && holds_interval(plan.schema())
+            {
+                let length =
+                    temporal::length(Expr::Column(column.clone())).alias(naming::marked("length", 0));
+                subquery.subquery = Arc::new(LogicalPlanBuilder::from(plan).project([length])?.build()?);
+            }
+            let expr = Box::new(temporal::length(*expr));
+            Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated })))
         }
         Expr::AggregateFunction(call) => aggregate(call, schema),
         Expr::WindowFunction(mut call) => {

@@ -27,6 +27,13 @@ pub(super) fn type_number(expr: &mut Expr) {
     let digits: String = text.chars().filter(|c| *c != '_').collect();
     if exponent {
         match without_exponent(&digits) {
+            // Without a point it is a numeric still.
+            Some(plain) if !plain.contains('.') => {
+                let precision = plain.len() as u64;
+                *text = plain;
+                let literal = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+                *expr = cast(literal, DataType::Numeric(ExactNumberInfo::PrecisionAndScale(precision, 0)));
+            }
             Some(plain) => *text = plain,
             None => {
                 let literal = Expr::Value(Value::SingleQuotedString(digits).into());
@@ -46,7 +53,7 @@ pub(super) fn type_number(expr: &mut Expr) {
     }
 }
 
-/// `1.5e3` as `1500.0`: DataFusion would give it a negative scale. `None` when it does not fit the widest `numeric`.
+/// `1.5e3` as `1500`: DataFusion would give it a negative scale. `None` when it does not fit the widest `numeric`.
 fn without_exponent(number: &str) -> Option<String> {
     let (mantissa, exponent) = number.split_once(['e', 'E'])?;
     let exponent: i32 = exponent.parse().ok().filter(|e: &i32| e.abs() <= 38)?;
@@ -56,7 +63,7 @@ fn without_exponent(number: &str) -> Option<String> {
     let plain = if point <= 0 {
         format!("0.{}{digits}", "0".repeat(point.unsigned_abs() as usize))
     } else if (point as usize) >= digits.len() {
-        format!("{digits}{}.0", "0".repeat(point as usize - digits.len()))
+        format!("{digits}{}", "0".repeat(point as usize - digits.len()))
     } else {
         format!("{}.{}", &digits[..point as usize], &digits[point as usize..])
     };

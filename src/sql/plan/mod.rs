@@ -7,6 +7,7 @@
 //! Errors come back as PostgreSQL's, with their place in the text ([`error`]).
 
 mod any;
+mod collecting;
 mod context;
 mod dml;
 mod error;
@@ -17,11 +18,14 @@ mod literals;
 mod locate;
 mod naming;
 mod output;
+mod patterns;
 mod rewrite;
 mod rows;
 mod semantics;
 mod set_operations;
+mod set_returning;
 mod unknown;
+mod windows;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

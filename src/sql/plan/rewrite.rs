@@ -9,13 +9,12 @@ use arrow::datatypes::FieldRef;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, Distinct, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
-    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visitor, VisitorMut,
-    WindowFrameBound, WindowSpec, WindowType,
+    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, UnaryOperator,
+    Value, ValueWithSpan, Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::literals::{interval_cast, keep_literal, type_number};
-use super::{any, joins, naming, rows};
+use super::{any, collecting, joins, naming, patterns, rows, set_returning, windows};
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
@@ -84,7 +83,7 @@ pub(super) fn cast(expr: Expr, data_type: DataType) -> Expr {
 }
 
 /// A call in the tree.
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
@@ -145,14 +144,6 @@ impl VisitorMut for Rewriter {
             return ControlFlow::Break(Error::new(SqlState::SYNTAX_ERROR, message));
         }
         naming::name_items(select);
-        for item in &mut select.projection {
-            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
-                && is_series(expr)
-            {
-                let series = std::mem::replace(expr, Expr::Value(Value::Null.into()));
-                *expr = call("unnest", vec![series]);
-            }
-        }
         for window in &mut select.named_window {
             if let NamedWindowExpr::WindowSpec(spec) = &mut window.1 {
                 frame_offsets(spec).for_each(keep_literal);
@@ -167,6 +158,9 @@ impl VisitorMut for Rewriter {
         if let Some(condition) = &mut select.selection
             && let Err(e) = rows::filter(condition)
         {
+            return ControlFlow::Break(e);
+        }
+        if let Err(e) = windows::extend(select) {
             return ControlFlow::Break(e);
         }
         joins::gather(select);
@@ -190,19 +184,16 @@ impl VisitorMut for Rewriter {
             TableFactor::Table { sample: Some(_), .. } => {
                 return ControlFlow::Break(Error::unsupported("TABLESAMPLE"));
             }
-            TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
-                if *with_ordinality {
-                    return ControlFlow::Break(Error::unsupported("WITH ORDINALITY"));
-                }
+            TableFactor::Table { args: Some(args), .. } => {
                 for arg in &mut args.args {
                     if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
                         keep_literal(expr);
                     }
                 }
-                name_function_column(name, alias);
             }
             _ => {}
         }
+        set_returning::in_from(factor);
         ControlFlow::Continue(())
     }
 
@@ -337,23 +328,6 @@ fn set_expr(body: &mut SetExpr) -> Result<()> {
     }
 }
 
-/// The one column of a function in FROM is called as the function, or as its alias.
-fn name_function_column(function: &ObjectName, alias: &mut Option<TableAlias>) {
-    let Some(name) = function.0.last().and_then(|p| p.as_ident()).cloned() else { return };
-    if !matches!(fold(&name).as_str(), "generate_series" | "unnest") {
-        return;
-    }
-    let alias = alias.get_or_insert_with(|| TableAlias {
-        explicit: true,
-        name: name.clone(),
-        columns: vec![],
-        at: None,
-    });
-    if alias.columns.is_empty() {
-        alias.columns = vec![TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
-    }
-}
-
 fn prepare_expr(expr: &mut Expr) -> Result<()> {
     match expr {
         // `(t).a` is `t.a`.
@@ -381,7 +355,26 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             }
             Ok(())
         }
-        Expr::Function(function) => prepare_function(function),
+        Expr::Function(function) => {
+            let other = match collecting::empty_document(function) {
+                Some(document) => Some(document),
+                None => match collecting::array_of_query(function)? {
+                    Some(array) => Some(array),
+                    None => match collecting::rewrite(function)? {
+                        Some(collected) => Some(collected),
+                        None => set_returning::in_expression(function)?,
+                    },
+                },
+            };
+            match other {
+                Some(other) => {
+                    *expr = other;
+                    prepare_expr(expr)
+                }
+                None => prepare_function(function),
+            }
+        }
+        Expr::Like { .. } | Expr::ILike { .. } | Expr::SimilarTo { .. } => patterns::rewrite(expr),
         // What SQL calls without parentheses and sqlparser takes for a column.
         Expr::Identifier(id) if id.quote_style.is_none() && SESSION_VALUES.contains(&fold(id).as_str()) => {
             *expr = call(&fold(id), vec![]);
@@ -406,7 +399,10 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
                 match access {
                     AccessExpr::Subscript(Subscript::Index { index }) => keep_literal(index),
                     AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) => {
-                        lower_bound.iter_mut().chain(upper_bound).for_each(keep_literal);
+                        // A slice without ends goes from the first element to the last.
+                        let number = |n: &str| Expr::Value(Value::Number(n.to_string(), true).into());
+                        keep_literal(lower_bound.get_or_insert_with(|| number("1")));
+                        keep_literal(upper_bound.get_or_insert_with(|| number("2147483647")));
                     }
                     AccessExpr::Dot(_) => {}
                 }
@@ -477,17 +473,6 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
     }
 }
 
-/// `generate_series(…)`, which in a list of columns makes rows.
-fn is_series(expr: &Expr) -> bool {
-    match expr {
-        Expr::Function(function) => match function.name.0.as_slice() {
-            [name] => name.as_ident().is_some_and(|id| fold(id) == "generate_series"),
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
 /// The arguments of a call of the function `name` with two of them.
 fn two_arguments(function: &Function, name: &str) -> Option<(Expr, Expr)> {
     if function.name.0.len() != 1 || fold(function.name.0[0].as_ident()?) != name {
@@ -513,7 +498,7 @@ fn compound(root: &Expr, chain: &[AccessExpr]) -> Option<Vec<Ident>> {
     }
 }
 
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+pub(super) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
@@ -596,10 +581,10 @@ mod tests {
         assert_eq!(rewritten("3000000000"), "3000000000");
         assert_eq!(rewritten("9223372036854775808"), "9223372036854775808::NUMERIC(38,0)");
         assert_eq!(rewritten("1.5"), "1.5");
-        assert_eq!(rewritten("1.5e3"), "1500.0");
+        assert_eq!(rewritten("1.5e3"), "1500::NUMERIC(4,0)");
         assert_eq!(rewritten("15e-1"), "1.5");
         assert_eq!(rewritten("1e-3"), "0.001");
-        assert_eq!(rewritten("1e36"), format!("1{}.0", "0".repeat(36)));
+        assert_eq!(rewritten("1e36"), format!("1{}::NUMERIC(37,0)", "0".repeat(36)));
         assert_eq!(rewritten("1e38"), "'1e38'::DOUBLE PRECISION");
         assert_eq!(rewritten("1e300"), "'1e300'::DOUBLE PRECISION");
         assert_eq!(rewritten("abs(1e300)"), "abs('1e300'::DOUBLE PRECISION)");

@@ -18,8 +18,8 @@ use super::{intervals, unknown};
 use crate::engine::plan::CollectionSource;
 use crate::engine::plan::optimize::analyse_by;
 use crate::error::{Error, SqlState};
-use crate::sql::functions::{arithmetic, cast, length, temporal};
-use crate::types::SqlType;
+use crate::sql::functions::{arithmetic, arrays, cast, length, regexp, temporal};
+use crate::types::{SqlType, is_string};
 
 /// Makes a plan executable: types coerced, with PostgreSQL's semantics.
 pub(super) fn analyze(plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
@@ -124,10 +124,20 @@ fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 call.func = length::byte_length();
                 return Ok(Transformed::yes(Expr::ScalarFunction(call)));
             }
+            if call.func.name() == "substr"
+                && let [text, pattern] = call.args.as_slice()
+                && is_string(&pattern.get_type(schema)?)
+            {
+                return Ok(Transformed::yes(regexp::substring_of(text.clone(), pattern.clone())));
+            }
+            if let Some(ours) = arrays::instead_of(call.func.name()) {
+                call.func = ours;
+                return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+            }
             if unknown::takes_one_type(call.func.name()) {
                 return unknown::beside(Expr::ScalarFunction(call), schema);
             }
-            whole(call, schema)
+            whole(call)
         }
         // The cast of a literal is a literal: whoever needs one (LIKE, window functions, index look-ups) finds it.
         Expr::Cast(Cast { expr, field }) => {
@@ -136,10 +146,20 @@ fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             {
                 return Ok(Transformed::yes(literal));
             }
+            check_cast(&expr.to_field(schema)?.1, &field)?;
             Ok(Transformed::no(Expr::Cast(Cast { expr, field })))
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Refuses a cast that PostgreSQL does not have.
+fn check_cast(from: &Field, to: &Field) -> crate::Result<()> {
+    let (from, to) = (SqlType::of(from), SqlType::of(to));
+    if from.castable_to(&to) {
+        return Ok(());
+    }
+    Err(Error::new(SqlState("42846"), format!("cannot cast type {from} to {to}")))
 }
 
 fn after(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -155,7 +175,7 @@ fn after(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let checked = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
-                && left.get_type(schema)?.is_signed_integer()
+                && (left.get_type(schema)?.is_signed_integer() || left.get_type(schema)?.is_floating())
                 && left.get_type(schema)? == right.get_type(schema)?;
             if checked {
                 Ok(Transformed::yes(arithmetic::checked(op, *left, *right)))
@@ -213,25 +233,14 @@ fn widen_sum(args: &mut [Expr], schema: &DFSchema) -> Result<Transformed<()>> {
     Ok(Transformed::yes(()))
 }
 
-/// Results that PostgreSQL gives another type: ceil, floor, round and trunc of a numeric have no decimal places,
-/// sizes of arrays are integers.
-fn whole(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    if matches!(call.func.name(), "cardinality" | "array_position" | "array_ndims") {
-        let size = Expr::ScalarFunction(call);
-        return Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(size), DataType::Int32))));
-    }
-    let scale = match (call.func.name(), call.args.as_slice()) {
-        ("ceil" | "floor" | "round" | "trunc", [arg]) => match arg.get_type(schema)? {
-            DataType::Decimal128(p, s) if s > 0 => Some((p, s)),
-            _ => None,
-        },
-        _ => None,
-    };
+/// Sizes of arrays, which are integers.
+fn whole(call: ScalarFunction) -> Result<Transformed<Expr>> {
+    let sized = matches!(call.func.name(), "cardinality" | "array_position" | "array_ndims");
     let expr = Expr::ScalarFunction(call);
-    let Some((precision, scale)) = scale else { return Ok(Transformed::no(expr)) };
-    // Rounding up can need one more digit than there were before the point.
-    let digits = (precision - scale.unsigned_abs() + 1).min(38);
-    Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(expr), DataType::Decimal128(digits, 0)))))
+    Ok(match sized {
+        true => Transformed::yes(Expr::Cast(Cast::new(Box::new(expr), DataType::Int32))),
+        false => Transformed::no(expr),
+    })
 }
 
 /// Refuses aggregates and window functions where rows are still being chosen.

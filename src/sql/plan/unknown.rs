@@ -63,7 +63,10 @@ pub(super) fn beside(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Ex
                 when_then_expr.iter_mut().map(|(when, then)| (when.as_mut(), then.as_mut())).unzip();
             let compared = match operand {
                 Some(operand) => unify(std::iter::once(operand.as_mut()).chain(whens), schema, None)?,
-                None => false,
+                None => {
+                    check_conditions(whens, schema)?;
+                    false
+                }
             };
             let results = thens.into_iter().chain(else_expr.iter_mut().map(|e| e.as_mut()));
             unify(results, schema, Some("CASE"))? | compared
@@ -116,6 +119,19 @@ fn common(operands: &[&Expr], schema: &DFSchema) -> Result<Option<SqlType>> {
     Ok(common)
 }
 
+/// Refuses conditions of CASE that are no truths.
+fn check_conditions(conditions: Vec<&mut Expr>, schema: &DFSchema) -> Result<()> {
+    for condition in conditions {
+        let given = SqlType::of(&condition.to_field(schema)?.1);
+        if !matches!(given, SqlType::Bool | SqlType::Unknown) && !is_unknown(condition) {
+            let message =
+                format!("argument of CASE WHEN must be type boolean, not type {}", given.base_name());
+            return Err(Error::new(SqlState::DATATYPE_MISMATCH, message).into());
+        }
+    }
+    Ok(())
+}
+
 /// Gives the literals among the operands the type of the others. `construct` is what PostgreSQL names when the others
 /// have no type in common; `None` leaves that to the coercion of types.
 fn unify<'e>(
@@ -124,16 +140,32 @@ fn unify<'e>(
     construct: Option<&str>,
 ) -> Result<bool> {
     let mut literals = Vec::new();
+    let mut numbers = Vec::new();
     let mut common = None;
     for operand in operands {
         if is_unknown(operand) {
             literals.push(operand);
         } else if let Some(known) = known_type(operand.to_field(schema)?.1) {
+            if known.is_numeric() {
+                numbers.push((operand, known.clone()));
+            }
             common = Some(wider(common, known, construct)?);
         }
     }
-    let Some(target) = common.filter(|t| !t.is_string()) else { return Ok(false) };
+    let Some(mut target) = common.filter(|t| !t.is_string()) else { return Ok(false) };
     let mut changed = false;
+    if matches!(target, SqlType::Float4 | SqlType::Float8)
+        && numbers.iter().any(|(_, known)| *known != target)
+    {
+        // What is only compared is so as `double precision`, which holds both.
+        if construct.is_none() {
+            target = SqlType::Float8;
+        }
+        for (operand, _) in numbers.into_iter().filter(|(_, known)| *known != target) {
+            *operand = std::mem::take(operand).cast_to(&target.arrow(), schema)?;
+            changed = true;
+        }
+    }
     for operand in literals {
         if let Some(typed) = typed(operand, &target)? {
             *operand = typed;
@@ -163,14 +195,18 @@ fn known_type(field: FieldRef) -> Option<SqlType> {
 /// The type of two that holds the values of both.
 fn wider(common: Option<SqlType>, other: SqlType, construct: Option<&str>) -> Result<SqlType> {
     let Some(common) = common else { return Ok(other) };
-    if common.is_string() != other.is_string()
-        && let Some(construct) = construct
-    {
-        return Err(Error::new(
-            SqlState::DATATYPE_MISMATCH,
-            format!("{construct} types {common} and {other} cannot be matched"),
-        )
-        .into());
+    let alike = common.comparable_with(&other);
+    match construct {
+        Some(construct) if !alike || common.is_string() != other.is_string() => {
+            let (common, other) = (common.base_name(), other.base_name());
+            let message = format!("{construct} types {common} and {other} cannot be matched");
+            return Err(Error::new(SqlState::DATATYPE_MISMATCH, message).into());
+        }
+        None if !alike => {
+            let message = format!("operator does not exist: {} = {}", common.base_name(), other.base_name());
+            return Err(Error::new(SqlState::UNDEFINED_FUNCTION, message).into());
+        }
+        _ => {}
     }
     Ok(if rank(&other) > rank(&common) { other } else { common })
 }

@@ -1,0 +1,203 @@
+//! Aggregates that collect their values first: `jsonb_agg(x ORDER BY y)` becomes a function of
+//! `array_agg(to_jsonb(x) ORDER BY y)`, `mode() WITHIN GROUP (ORDER BY x)` one of `array_agg(x ORDER BY x)`.
+
+use datafusion::sql::sqlparser::ast::{
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
+    OrderByExpr, OrderByKind, Query, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
+    TableWithJoins, Value,
+};
+
+use super::naming;
+use super::rewrite::{call, cast};
+use crate::error::{Error, Result, SqlState};
+use crate::names::fold;
+use crate::sql::parser;
+
+/// The call that a call of such an aggregate stands for; `None` for any other function.
+///
+/// # Errors
+/// 42883 for other arguments than it has.
+pub(super) fn rewrite(function: &Function) -> Result<Option<Expr>> {
+    let [name] = function.name.0.as_slice() else { return Ok(None) };
+    let Some(name) = name.as_ident().map(fold) else { return Ok(None) };
+    Ok(Some(match name.as_str() {
+        "json_agg" | "jsonb_agg" => {
+            let to = if name == "json_agg" { "to_json" } else { "to_jsonb" };
+            let [value] = arguments(function, &name)?;
+            let items = collected(function, call(to, vec![value]), None);
+            call(if name == "json_agg" { "json_of_items" } else { "jsonb_of_items" }, vec![items])
+        }
+        "json_object_agg" | "jsonb_object_agg" => {
+            let kind = name.trim_end_matches("_object_agg");
+            let [key, value] = arguments(function, &name)?;
+            let members = collected(function, call(&format!("{kind}_member"), vec![key, value]), None);
+            call(&format!("{kind}_of_members"), vec![members])
+        }
+        "mode" if !function.within_group.is_empty() => {
+            let [] = arguments(function, &name)?;
+            let order = one_order(function)?;
+            call("most_frequent", vec![collected(function, order.expr.clone(), Some(order))])
+        }
+        "percentile_disc" | "percentile_cont" if !function.within_group.is_empty() => {
+            let [fraction] = arguments(function, &name)?;
+            let order = one_order(function)?;
+            let value = order.expr.clone();
+            let (finish, value) = match name.as_str() {
+                "percentile_disc" => ("percentile_element", value),
+                _ => ("percentile_of", cast(value, DataType::DoublePrecision)),
+            };
+            let values = collected(function, value, Some(order));
+            let of = |fraction: Expr| call(finish, vec![values.clone(), fraction]);
+            match fraction {
+                Expr::Array(mut fractions) => {
+                    fractions.elem = fractions.elem.into_iter().map(of).collect();
+                    Expr::Array(fractions)
+                }
+                one => of(one),
+            }
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn arguments<const N: usize>(function: &Function, name: &str) -> Result<[Expr; N]> {
+    let given: Vec<Expr> = match &function.args {
+        FunctionArguments::List(list) => list
+            .args
+            .iter()
+            .filter_map(|a| match a {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e.clone()),
+                _ => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    given.try_into().map_err(|_| {
+        Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}() does not exist"))
+            .with_hint("No aggregate of this name takes these arguments.")
+    })
+}
+
+fn one_order(function: &Function) -> Result<OrderByExpr> {
+    match function.within_group.as_slice() {
+        [order] => Ok(order.clone()),
+        _ => Err(Error::unsupported("WITHIN GROUP with several columns")),
+    }
+}
+
+/// `array_agg(value)` with what stood around the values of the other aggregate.
+fn collected(function: &Function, value: Expr, order: Option<OrderByExpr>) -> Expr {
+    let mut inner = call("array_agg", vec![value]);
+    if let Expr::Function(aggregate) = &mut inner {
+        if let (FunctionArguments::List(to), FunctionArguments::List(from)) =
+            (&mut aggregate.args, &function.args)
+        {
+            to.duplicate_treatment = from.duplicate_treatment;
+            to.clauses = match order {
+                Some(order) => vec![FunctionArgumentClause::OrderBy(vec![order])],
+                None => from.clauses.clone(),
+            };
+        }
+        aggregate.filter = function.filter.clone();
+        aggregate.over = function.over.clone();
+    }
+    inner
+}
+
+/// `ARRAY(SELECT …)` as a subquery that collects; `None` for any other function.
+///
+/// # Errors
+/// 0A000 when the rows have an order that cannot be told to the aggregate.
+pub(super) fn array_of_query(function: &Function) -> Result<Option<Expr>> {
+    let FunctionArguments::Subquery(query) = &function.args else { return Ok(None) };
+    if function.name.0.last().and_then(|p| p.as_ident()).is_none_or(|id| fold(id) != "array") {
+        return Ok(None);
+    }
+    let (inner, order) = ordered(query)?;
+    let item = naming::marked("item", 0);
+    let order: Vec<String> =
+        (0..order.len()).map(|i| format!("\"{}\" {}", naming::marked("order", i), order[i])).collect();
+    let order_by = if order.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
+    let text = format!("SELECT coalesce(array_agg(\"{item}\"{order_by}), '{{}}') FROM t");
+    let mut outer = parser::parse_query(&text)?;
+    if let SetExpr::Select(select) = outer.body.as_mut() {
+        let mut columns = vec![item];
+        columns.extend((0..order.len()).map(|i| naming::marked("order", i)));
+        let columns = columns
+            .into_iter()
+            .map(|name| TableAliasColumnDef { name: Ident::with_quote('"', name), data_type: None })
+            .collect();
+        let name = Ident::with_quote('"', naming::marked("rows", 0));
+        let relation = TableFactor::Derived {
+            lateral: false,
+            subquery: Box::new(inner),
+            alias: Some(TableAlias { explicit: true, name, columns, at: None }),
+            sample: None,
+        };
+        select.from = vec![TableWithJoins { relation, joins: vec![] }];
+    }
+    Ok(Some(Expr::Subquery(outer)))
+}
+
+/// The query with what it is ordered by as further columns, and how each of them is sorted.
+fn ordered(query: &Query) -> Result<(Query, Vec<String>)> {
+    let mut query = query.clone();
+    let Some(order_by) = query.order_by.clone() else { return Ok((query, Vec::new())) };
+    let OrderByKind::Expressions(exprs) = &order_by.kind else {
+        return Err(Error::unsupported("ORDER BY ALL in ARRAY"));
+    };
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return Err(Error::unsupported("an order of a set operation in ARRAY"));
+    };
+    if select.distinct.is_some() {
+        return Err(Error::unsupported("DISTINCT with an order in ARRAY"));
+    }
+    let mut sorts = Vec::new();
+    for order in exprs {
+        let mut expr = order.expr.clone();
+        // A position, or an alias, means the one column.
+        let first = match select.projection.first() {
+            Some(SelectItem::UnnamedExpr(first) | SelectItem::ExprWithAlias { expr: first, .. }) => {
+                Some(first.clone())
+            }
+            _ => None,
+        };
+        let alias = match select.projection.first() {
+            Some(SelectItem::ExprWithAlias { alias, .. }) => Some(fold(alias)),
+            _ => None,
+        };
+        let is_first = match &expr {
+            Expr::Value(v) => matches!(v.value, Value::Number(..)),
+            Expr::Identifier(id) => alias.as_deref() == Some(fold(id).as_str()),
+            _ => false,
+        };
+        if let (true, Some(first)) = (is_first, first) {
+            expr = first;
+        }
+        select.projection.push(SelectItem::UnnamedExpr(expr));
+        let options = &order.options;
+        let direction = if options.asc == Some(false) { "DESC" } else { "ASC" };
+        let nulls = match options.nulls_first {
+            Some(true) => " NULLS FIRST",
+            Some(false) => " NULLS LAST",
+            None => "",
+        };
+        sorts.push(format!("{direction}{nulls}"));
+    }
+    Ok((query, sorts))
+}
+
+/// Functions that without arguments give a document of nothing.
+pub(super) fn empty_document(function: &Function) -> Option<Expr> {
+    let [name] = function.name.0.as_slice() else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let (text, data_type) = match fold(name.as_ident()?).as_str() {
+        "json_build_object" => ("{}", DataType::JSON),
+        "jsonb_build_object" => ("{}", DataType::JSONB),
+        "json_build_array" => ("[]", DataType::JSON),
+        "jsonb_build_array" => ("[]", DataType::JSONB),
+        _ => return None,
+    };
+    let literal = Expr::Value(Value::SingleQuotedString(text.to_string()).into());
+    list.args.is_empty().then(|| cast(literal, data_type))
+}
