@@ -2,13 +2,55 @@
 //!
 //! Nothing else in the crate reads a clock or draws a random number (`tests/tidy.rs` checks it).
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970-01-01 UTC.
 pub fn now_micros() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
+
+/// The wall clock as an engine sees it: the machine's, or one that a test sets.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<AtomicI64>>);
+
+/// What a clock says that has not been set.
+const UNSET: i64 = i64::MIN;
+
+impl Clock {
+    /// A clock that goes with the machine's until it is set, and then stands.
+    pub fn settable() -> Clock {
+        Clock(Some(Arc::new(AtomicI64::new(UNSET))))
+    }
+
+    /// Microseconds since 1970-01-01 UTC.
+    pub fn now_micros(&self) -> i64 {
+        match self.0.as_ref().map_or(UNSET, |set| set.load(Ordering::SeqCst)) {
+            UNSET => now_micros(),
+            set => set,
+        }
+    }
+
+    /// Sets a settable clock, forwards or back, in microseconds since 1970-01-01 UTC; the machine's stays as it is.
+    pub fn set(&self, micros: i64) {
+        if let Some(set) = &self.0 {
+            set.store(micros, Ordering::SeqCst);
+        }
+    }
+}
+
+impl PartialEq for Clock {
+    fn eq(&self, other: &Clock) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Clock {}
 
 /// A monotonic reading, for durations only.
 pub fn instant() -> Instant {
@@ -43,7 +85,6 @@ pub fn jitter() -> f64 {
 /// `TIDEMILL_CRASH_AT=name` at its first passing, `name:3` at its third.
 /// Tests place kills between any two durable steps with it; otherwise it costs one load.
 pub fn crash_point(name: &str) {
-    use std::sync::atomic::{AtomicI64, Ordering};
     static TARGET: OnceLock<Option<(String, AtomicI64)>> = OnceLock::new();
     let target = TARGET.get_or_init(|| {
         let spec = std::env::var("TIDEMILL_CRASH_AT").ok()?;

@@ -47,7 +47,7 @@ const COMBINATIONS: [(Mode, Protocol); 8] = [
 
 /// Directories and files about what PostgreSQL does not have (views that are kept, connectors, the system's own
 /// relations), and about what it has and Tidemill refuses.
-const NOT_POSTGRES: [&str; 10] = [
+const NOT_POSTGRES: [&str; 12] = [
     "errors/unsupported_queries.slt",
     "errors/unsupported_statements.slt",
     "explain",
@@ -58,6 +58,8 @@ const NOT_POSTGRES: [&str; 10] = [
     "sources",
     "subscribe",
     "system",
+    "temporal",
+    "windows",
 ];
 
 fn main() {

@@ -1,14 +1,4 @@
--- User sessions: bids of a bidder until 10 seconds pass without one.
--- A session is told by how many gaps came before it.
-SELECT bidder, count(*) AS bid_count, min(date_time) AS starttime, max(date_time) AS endtime
-FROM (
-  SELECT bidder, date_time,
-         sum(gap) OVER (PARTITION BY bidder ORDER BY date_time) AS session
-  FROM (
-    SELECT bidder, date_time,
-           CASE WHEN date_time - lag(date_time) OVER (PARTITION BY bidder ORDER BY date_time) >= INTERVAL '10 seconds'
-                THEN 1 ELSE 0 END AS gap
-    FROM bid
-  ) AS gaps
-) AS sessions
-GROUP BY bidder, session
+-- User sessions: bids of a bidder until more than 10 seconds pass without one.
+SELECT bidder, count(*) AS bid_count, window_start AS starttime, window_end AS endtime
+FROM SESSION(bid PARTITION BY bidder, date_time, INTERVAL '10 seconds')
+GROUP BY bidder, window_start, window_end

@@ -39,10 +39,10 @@ pub use session::{Prepared, Session, SessionOptions, TransactionStatus};
 pub use settings::SERVER_VERSION;
 
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, Tick};
 use crate::error::{Error, Result};
 use crate::sql::{Catalog, ObjectId};
-use crate::world;
+use crate::world::{self, Clock};
 use queries::Queries;
 use store::Store;
 use system::Subscriptions;
@@ -75,7 +75,23 @@ impl Database {
     /// # Errors
     /// 55006 when another process has it open; 58030 and XX001 when it cannot be read.
     pub fn open(config: &Config) -> Result<Arc<Database>> {
-        open::open(config)
+        Self::open_with_clock(config, Clock::default())
+    }
+
+    /// As [`open`](Self::open), with what `now()` in queries and views goes by.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_clock(config: &Config, clock: Clock) -> Result<Arc<Database>> {
+        open::open(config, clock)
+    }
+
+    /// Has views do what the clock makes due, as they do by themselves a moment later, and waits for it. Blocks.
+    ///
+    /// # Errors
+    /// The tick could not be journalled.
+    pub fn pass_time(&self) -> Result<Tick> {
+        self.engine.pass_time()
     }
 
     /// A session of its own: transaction, settings, prepared statements and cursors.

@@ -26,9 +26,10 @@ use crate::engine::{Engine, EngineConfig, InputSpec, SubscribeFrom, Tick};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::catalog::{Entry, Object};
 use crate::sql::{Catalog, ObjectId};
+use crate::world::Clock;
 
 /// See [`Database::open`].
-pub(crate) fn open(config: &Config) -> Result<Arc<Database>> {
+pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
     let dir = &config.data_dir;
     make_private(dir)?;
     let lock = lock(dir)?;
@@ -38,6 +39,7 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Database>> {
         dir: Some(dir.join("journal")),
         tick_rows_max: config.tick_rows,
         workers: config.workers,
+        clock,
         ..EngineConfig::default()
     })?;
     check_whole(config, &store, &engine)?;

@@ -23,7 +23,7 @@ use crate::engine::batch::block_on;
 use crate::engine::delta::{batch, nullable, with_schema};
 use crate::engine::expr::cast_to;
 use crate::engine::plan::optimize::analyse;
-use crate::engine::plan::rewrite;
+use crate::engine::plan::{rewrite, temporal};
 use crate::engine::serve::bind::{Overlay, scans};
 use crate::engine::serve::{physical_plan, session_state};
 use crate::engine::{CollectionId, Delta, Engine, EngineSnapshot, Tick};
@@ -90,7 +90,8 @@ fn check_at(snapshot: &EngineSnapshot, id: CollectionId) -> Result<Option<Differ
     let unknown = || Error::new(crate::SqlState::UNDEFINED_TABLE, format!("view {} does not exist", id.0));
     let view = snapshot.collection(id).ok_or_else(unknown)?;
     let plan = view.plan().ok_or_else(unknown)?;
-    let expected = answer(plan, |plan| scans(plan, snapshot, &Overlay::default()));
+    let expected =
+        answer(plan, |plan| scans(temporal::at(plan, snapshot.now)?, snapshot, &Overlay::default()));
     let actual = match view.errors().first() {
         Some(failed) => Err(failed.error.clone()),
         None => view.deltas(),

@@ -43,6 +43,8 @@ pub struct EngineConfig {
     pub subscription_rows_max: usize,
     /// Bytes of journal from which on it is compacted (when it is also twice as long as its base).
     pub compact_bytes_min: u64,
+    /// What time it is, for `now()`.
+    pub clock: world::Clock,
 }
 
 impl Default for EngineConfig {
@@ -53,6 +55,7 @@ impl Default for EngineConfig {
             workers: 1,
             subscription_rows_max: 8 << 20,
             compact_bytes_min: 64 << 20,
+            clock: world::Clock::default(),
         }
     }
 }
@@ -94,7 +97,7 @@ impl Engine {
         let last = recovered.as_ref().map_or(0, |r| r.last);
         let shared = Arc::new(Shared {
             inbox: Inbox::new(refused),
-            snapshot: ArcSwap::from_pointee(EngineSnapshot::default()),
+            snapshot: ArcSwap::from_pointee(EngineSnapshot::begin(config.clock.clone())),
             durability: Arc::new(Durability::new(last)),
             progress: Progress::default(),
             holds: Holds::default(),
@@ -111,6 +114,9 @@ impl Engine {
             compactor: Compactor::default(),
             stopped_sources: Default::default(),
             tick: 0,
+            now: i64::MIN,
+            timed: false,
+            passed: None,
             live,
         };
         let thread = std::thread::Builder::new()
@@ -143,8 +149,8 @@ impl Engine {
     /// dropped meanwhile; what its operators fail with as a whole. Nothing is left of a view that failed.
     pub fn create_view(&self, spec: ViewSpec) -> Result<()> {
         let mut construction = Construction::new(spec, &self.0.shared.workers)?;
-        let (id, reads) = (construction.id, construction.reads());
-        let begun = self.ask(|reply| Command::Begin(id, reads, reply))?;
+        let (id, reads, timed) = (construction.id, construction.reads(), construction.circuit.is_timed());
+        let begun = self.ask(|reply| Command::Begin(id, reads, timed, reply))?;
         let recording = Recording { engine: self, recorder: Arc::clone(&begun.recorder) };
         construction.hydrate(&begun)?;
         if let Some(attached) = begun.attached {
@@ -227,6 +233,14 @@ impl Engine {
     /// The journal cannot promise anything any more (58030 and the like), or the engine was shut down before.
     pub fn wait_durable(&self, tick: Tick) -> Result<()> {
         self.0.shared.durability.wait(tick)
+    }
+
+    /// Has all that is due by the clock done, in a tick of its own, as happens anyway as time passes.
+    ///
+    /// # Errors
+    /// The tick could not be journalled.
+    pub fn pass_time(&self) -> Result<Tick> {
+        self.ask(Command::PassTime)
     }
 
     /// All collections as of the last tick.
@@ -373,7 +387,7 @@ mod tests {
         let root = circuit.add(id, Body::View(Box::new(View::new(&schema()))), &[node]);
         let (name, spec_2) = ("v2".to_string(), spec(2, 1));
         let construction = Construction { id, name, spec: spec_2, circuit, taps: vec![(t, tap)], root };
-        let begun = engine.ask(|reply| Command::Begin(id, vec![t], reply)).unwrap();
+        let begun = engine.ask(|reply| Command::Begin(id, vec![t], false, reply)).unwrap();
         engine.ask(|reply| Command::Splice(Box::new(construction), begun.recorder, reply)).unwrap();
         engine.create_view(spec(3, 2)).unwrap();
         engine.create_view(spec(4, 1)).unwrap();

@@ -63,6 +63,11 @@ impl Moment {
         days_in_month(year, month.into())
     }
 
+    /// The first day of a month, in days since 1970-01-01; months are counted from January of year 0.
+    pub fn month_begins(month: i64) -> i64 {
+        days_from_civil(month.div_euclid(12), month.rem_euclid(12) + 1, 1)
+    }
+
     /// Takes microseconds since 1970-01-01 apart.
     pub fn of(micros: i64) -> Moment {
         let (days, rest) = (micros.div_euclid(DAY_MICROS), micros.rem_euclid(DAY_MICROS));

@@ -159,6 +159,13 @@ pub fn run_file(file: &Path, mode: Mode, protocol: Protocol, target: &Target) ->
         if matches!(record, Record::Halt { .. }) {
             break;
         }
+        if let Some(time) = clock_set_by(record) {
+            match run.set_clock(target, &time) {
+                Ok(()) => run.score.passed += 1,
+                Err(e) => run.score.failures.push(at(record, &e)),
+            }
+            continue;
+        }
         run.before(record);
         let counted = matches!(record, Record::Statement { .. } | Record::Query { .. });
         let result = runner.run(record.clone()).map_err(|e| e.display(false).to_string());
@@ -183,6 +190,13 @@ fn at(record: &SltRecord, error: &str) -> String {
     }
 }
 
+/// The time in `SET CLOCK '…'`, a statement of the suite itself.
+fn clock_set_by(record: &SltRecord) -> Option<String> {
+    let Record::Statement { sql, .. } = record else { return None };
+    let time = sql.strip_prefix("SET CLOCK '")?.strip_suffix('\'')?;
+    Some(time.to_string())
+}
+
 /// A view that stands for the query of record `record`.
 struct QueryView {
     record: usize,
@@ -199,6 +213,16 @@ struct FileRun {
 }
 
 impl FileRun {
+    fn set_clock(&mut self, target: &Target, time: &str) -> Result<(), String> {
+        let Target::Tidemill(server) = target else { return Err("only Tidemill's clock can be set".into()) };
+        let micros = format!("SELECT (extract(epoch FROM timestamptz '{time}') * 1000000)::bigint");
+        let answer = self.admin.run(Protocol::Simple, &micros).map_err(|e| e.to_string())?.pop();
+        let cell = answer.and_then(|a| a.rows.into_iter().flatten().next().flatten());
+        let micros = cell.and_then(|c| c.parse().ok()).ok_or("no time came back")?;
+        server.set_clock(micros)?;
+        self.check_views(&format!("SET CLOCK '{time}'"))
+    }
+
     fn before(&mut self, record: &SltRecord) {
         let Record::Statement { sql, .. } = record else { return };
         // A view would stand in the way of its relations being dropped or changed.

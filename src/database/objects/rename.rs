@@ -14,8 +14,8 @@ use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::ast::ObjectKind;
 use crate::sql::catalog::{Catalog, Entry, Object};
-use crate::sql::parser::parse_query;
-use crate::sql::plan::{Planner, SessionInfo};
+use crate::sql::parser::{parse_query, query_text};
+use crate::sql::plan::{Planner, SessionInfo, windowed_relation};
 use crate::sql::walk::walk_mut;
 
 /// Gives an object of a changing catalog another name.
@@ -81,7 +81,7 @@ fn rewritten(database: &Database, catalog: &Catalog, view: &Entry, old: &str, ne
             format!("a WITH query of the same name stands in it: \"{old}\""),
         ));
     }
-    *text = query.to_string();
+    *text = query_text(&query);
     // The proof that it means the same.
     let session = SessionInfo::default();
     let system = database.system(&session.user, &session.database, Vec::new());
@@ -116,6 +116,17 @@ impl VisitorMut for Renaming<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let Some(relation) = windowed_relation(factor) {
+            if fold(relation) == self.old {
+                let kept = std::mem::replace(relation, Ident::with_quote('"', self.new));
+                if let TableFactor::Table { alias: alias @ None, .. }
+                | TableFactor::TableFunction { alias: alias @ None, .. } = factor
+                {
+                    *alias = Some(TableAlias { explicit: true, name: kept, columns: Vec::new(), at: None });
+                }
+            }
+            return ControlFlow::Continue(());
+        }
         let TableFactor::Table { name, alias, .. } = factor else { return ControlFlow::Continue(()) };
         let Some(last) = name.0.last_mut().and_then(|part| match part {
             datafusion::sql::sqlparser::ast::ObjectNamePart::Identifier(ident) => Some(ident),

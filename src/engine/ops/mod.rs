@@ -11,6 +11,7 @@ pub mod output;
 pub mod recompute;
 pub mod sharded;
 mod side;
+pub mod temporal;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod topk;
@@ -43,6 +44,7 @@ fn single(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
         NodeSpec::Join(spec) => join::Join::of_kind(spec)?,
         NodeSpec::Aggregate(spec) => Box::new(aggregate::Aggregate::new(spec)?),
         NodeSpec::Distinct => Box::new(distinct::Distinct::new()),
+        NodeSpec::Temporal(spec) => Box::new(temporal::Temporal::new(spec)),
         NodeSpec::TopK(spec) => Box::new(topk::TopK::new(spec)?),
         NodeSpec::Collection(id) => {
             return Err(Error::internal(format!("collection {} is a node already", id.0)));

@@ -53,9 +53,11 @@ pub fn keys(spec: &NodeSpec, schema: &SchemaRef) -> Result<Option<Vec<KeySpec>>>
         NodeSpec::Distinct => {
             vec![KeySpec::columns(&(0..schema.fields().len()).collect::<Vec<_>>(), schema)?]
         }
-        NodeSpec::Collection(_) | NodeSpec::Constant(_) | NodeSpec::Map(_) | NodeSpec::Union => {
-            return Ok(None);
-        }
+        NodeSpec::Collection(_)
+        | NodeSpec::Constant(_)
+        | NodeSpec::Map(_)
+        | NodeSpec::Union
+        | NodeSpec::Temporal(_) => return Ok(None),
     };
     Ok(keys.iter().all(|k| !k.types().is_empty()).then_some(keys))
 }

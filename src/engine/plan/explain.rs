@@ -58,6 +58,10 @@ pub fn explain(
                 (format!("distinct on {}", columns(0).join(", ")), Some(keeps))
             }
             NodeSpec::TopK(top) => describe_top(top),
+            NodeSpec::Temporal(temporal) => {
+                let keeps = "keeps rows until their last moment: grows with the rows".to_string();
+                (format!("rows while {}", sql(&temporal.condition)), Some(keeps))
+            }
             NodeSpec::Recompute(part) => describe_recompute(part),
         };
         let _ = write!(text, "\n{indent}{label}{line}");

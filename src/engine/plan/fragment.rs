@@ -8,7 +8,7 @@ use datafusion::logical_expr::{Expr as LogicalExpr, LogicalPlan, LogicalPlanBuil
 
 use super::lower::{Lowering, schema_of};
 use super::spec::{Expr, NodeSpec, RecomputeSpec, Touch};
-use super::{CollectionSource, PortSource};
+use super::{CollectionSource, PortSource, temporal};
 use crate::engine::batch::Fragment;
 use crate::error::{Error, Result};
 
@@ -72,6 +72,16 @@ impl Lowering {
             None => ports.over(plan)?,
         };
         let Ports { nodes, schemas, .. } = ports;
+        let mut timed = false;
+        fragment.apply_with_subqueries(|node| {
+            node.apply_expressions(|e| {
+                timed |= temporal::is_timed(e);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        if timed {
+            return Err(Error::unsupported(format!("a condition on now() among {reason}")));
+        }
         Fragment::new(&fragment, &schemas).map_err(|e| {
             if e.sqlstate == crate::SqlState::FEATURE_NOT_SUPPORTED {
                 Error::unsupported(format!("{reason} in a view")).with_detail(e.to_string())

@@ -94,7 +94,8 @@ fn chain(op: Operator, operands: Vec<Expr>, schema: &DFSchema) -> (Expr, bool) {
 fn can_fail(expr: &Expr, schema: &DFSchema) -> bool {
     let fails = expr.exists(|e| {
         Ok(match e {
-            Expr::ScalarFunction(_) => true,
+            // Its argument can.
+            Expr::ScalarFunction(call) => call.name() != "now_reaches",
             Expr::BinaryExpr(BinaryExpr { op, .. }) => {
                 matches!(
                     op,

@@ -23,7 +23,7 @@ use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column};
 use super::spec::{
     AggregateCall, AggregateKind, AggregateSpec, Expr, JoinKind, JoinSpec, MapSpec, NodeSpec, TopKSpec,
 };
-use super::{CollectionSource, optimize::optimize, topk};
+use super::{CollectionSource, optimize::optimize, temporal, topk};
 use crate::error::{Error, Result};
 
 /// A node and where its rows come from.
@@ -72,7 +72,7 @@ pub(super) fn schema_of(plan: &LogicalPlan) -> SchemaRef {
     nullable(plan.schema().as_arrow())
 }
 
-fn nullable(schema: &Schema) -> SchemaRef {
+pub(super) fn nullable(schema: &Schema) -> SchemaRef {
     let fields: Vec<_> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
     Arc::new(Schema::new(fields))
 }
@@ -162,6 +162,9 @@ impl Lowering {
 
     /// A logical expression, bound to the positions of `schema`.
     pub(super) fn bind(&self, expr: &LogicalExpr, schema: &DFSchema) -> Result<Expr> {
+        if temporal::is_timed(expr) {
+            return Err(Error::unsupported("a condition on now() that decides about other rows"));
+        }
         Ok(create_physical_expr(expr, schema, &self.props, &PhysicalPlanningContext::default())?)
     }
 
@@ -178,8 +181,7 @@ impl Lowering {
         let mut node = self.add(NodeSpec::Collection(source.id), Vec::new(), Arc::clone(&schema));
         if let Some(filter) = logical::utils::conjunction(scan.filters.iter().cloned()) {
             let all = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &schema)?;
-            let predicate = self.bind(&filter, &all)?;
-            node = self.map(node, Some(predicate), None, schema.clone());
+            node = self.chosen(node, &filter, &all)?;
         }
         if let Some(columns) = &scan.projection {
             let columns: Vec<Expr> =
@@ -203,6 +205,16 @@ impl Lowering {
             Some(node) => node,
             None => self.node(&f.input)?,
         };
+        if temporal::is_timed(&f.predicate) {
+            node = self.chosen(node, &f.predicate, f.input.schema())?;
+            return match projection {
+                Some((exprs, schema)) => {
+                    let exprs = self.bind_all(exprs, f.input.schema())?;
+                    Ok(self.map(node, None, Some(exprs), schema))
+                }
+                None => Ok(node),
+            };
+        }
         let predicate = self.bind(&f.predicate, f.input.schema())?;
         node = match projection {
             Some((exprs, schema)) => {
@@ -325,7 +337,10 @@ impl Lowering {
             left_keys.push(l);
         }
         let both = join.left.schema().join(join.right.schema())?;
-        let residual = join.filter.as_ref().map(|f| self.bind(f, &both)).transpose()?;
+        let conjuncts = join.filter.iter().cloned().flat_map(logical::utils::split_conjunction_owned);
+        let (timed, residual): (Vec<_>, Vec<_>) =
+            conjuncts.partition(|e| kind == JoinKind::Inner && temporal::is_timed(e));
+        let residual = logical::utils::conjunction(residual).map(|f| self.bind(&f, &both)).transpose()?;
         // `ON true` is no condition.
         let residual = residual.filter(|e| !is_true(e));
         let schema = schema_of(plan);
@@ -341,7 +356,11 @@ impl Lowering {
         };
         let left = self.node(&join.left)?;
         let right = self.node(&join.right)?;
-        Ok(self.add(NodeSpec::Join(spec), vec![left, right], schema))
+        let joined = self.add(NodeSpec::Join(spec), vec![left, right], schema);
+        match logical::utils::conjunction(timed) {
+            Some(timed) => self.chosen(joined, &timed, &both),
+            None => Ok(joined),
+        }
     }
 
     fn aggregate(&mut self, aggregate: &Aggregate, plan: &LogicalPlan) -> Result<usize> {
@@ -476,7 +495,13 @@ impl Lowering {
         }
         let keys = self.bind_all(&common.unwrap_or_default(), window.input.schema())?;
         // A window keeps its input's columns in front, so the key reads the same from its output.
-        self.keyed_fragment_over(plan, vec![input], keys.clone(), keys, "window functions")
+        let first = window.window_expr.first().map(function_name).unwrap_or_default();
+        let reason = match first.as_str() {
+            "asof_match" => "ASOF join",
+            "session_start" | "session_end" => "sessions",
+            _ => "window functions",
+        };
+        self.keyed_fragment_over(plan, vec![input], keys.clone(), keys, reason)
     }
 }
 
@@ -567,6 +592,7 @@ pub(super) fn unaliased(e: &LogicalExpr) -> &LogicalExpr {
 fn function_name(e: &LogicalExpr) -> String {
     match unaliased(e) {
         LogicalExpr::AggregateFunction(f) => f.func.name().to_string(),
+        LogicalExpr::WindowFunction(f) => f.fun.name().to_string(),
         e => e.schema_name().to_string(),
     }
 }

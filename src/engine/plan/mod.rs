@@ -13,6 +13,8 @@ pub mod rewrite;
 mod single_row;
 pub mod spec;
 mod subquery;
+pub mod temporal;
+mod timed;
 mod topk;
 
 use std::sync::Arc;

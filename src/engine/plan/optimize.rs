@@ -36,7 +36,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerContext,
 
 use super::guard::guard;
 use super::push_down::PushDownFilterSafely;
-use super::rewrite;
+use super::{rewrite, temporal};
 use crate::error::Result;
 
 /// The rules for views, in their order.
@@ -101,10 +101,11 @@ pub fn analyse_by(
 
 /// A view's plan, ready to be lowered: with one possible answer, and optimised.
 pub fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = rewrite::determine(rewrite::normalise(analyse(plan)?)?)?;
+    let plan = temporal::mark(rewrite::determine(rewrite::normalise(analyse(plan)?)?)?)?;
     let context =
         OptimizerContext::new_with_config_options(Arc::new(options())).without_query_execution_start_time();
-    Ok(guard(Optimizer::with_rules(rules()).optimize(plan, &context, |_, _| {})?)?)
+    let plan = Optimizer::with_rules(rules()).optimize(plan, &context, |_, _| {})?;
+    Ok(guard(temporal::apart(plan)?)?)
 }
 
 #[cfg(test)]

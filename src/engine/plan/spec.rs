@@ -33,6 +33,8 @@ pub enum NodeSpec {
     Distinct,
     /// The first rows of each partition.
     TopK(TopKSpec),
+    /// Rows while a condition on the time is true of them. Linear but for the time.
+    Temporal(TemporalSpec),
     /// The universal operator: the plan fragment, run in batch over the touched keys' rows.
     Recompute(RecomputeSpec),
 }
@@ -46,6 +48,25 @@ pub struct MapSpec {
     pub projection: Option<Vec<Expr>>,
     /// Output columns.
     pub schema: SchemaRef,
+}
+
+/// A condition that changes at moments which each row tells.
+#[derive(Clone, Debug)]
+pub struct TemporalSpec {
+    /// The moments, in microseconds since 1970; a NULL one never comes.
+    pub moments: Vec<Expr>,
+    /// The condition, over the input's columns and, behind them, whether each moment has come.
+    pub condition: Expr,
+    /// Columns of input and output.
+    pub schema: SchemaRef,
+}
+
+impl PartialEq for TemporalSpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.moments == other.moments
+            && self.condition.as_ref() == other.condition.as_ref()
+            && self.schema == other.schema
+    }
 }
 
 /// Which rows a join emits.

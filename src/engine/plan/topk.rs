@@ -68,9 +68,11 @@ fn upper_bound(conjunct: &LogicalExpr, number: &LogicalExpr) -> Option<usize> {
     }
 }
 
+/// What is cast; compared with a whole number, the number stays what it was.
 fn uncast(e: &LogicalExpr) -> &LogicalExpr {
     match e {
         LogicalExpr::Cast(c) => &c.expr,
+        LogicalExpr::ScalarFunction(f) if f.name() == "cast" && f.args.len() == 1 => &f.args[0],
         e => e,
     }
 }

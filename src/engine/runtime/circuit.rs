@@ -85,6 +85,8 @@ pub(crate) struct Circuit {
     rank_next: u64,
     /// Nodes touched in this pass, by rank.
     touched: BTreeMap<u64, Slot>,
+    /// Nodes whose output changes as time passes.
+    timed: Vec<Slot>,
     /// Ranks below this one were finished in this pass.
     finished: u64,
     /// Views that do nothing any more.
@@ -118,6 +120,7 @@ impl Circuit {
     /// Gives a node a slot and connects it with its inputs.
     fn place(&mut self, node: Node) -> Slot {
         let inputs = node.inputs.clone();
+        let timed = matches!(&node.body, Body::Operator(operator) if operator.is_timed());
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.nodes[slot.0] = Some(node);
@@ -128,6 +131,9 @@ impl Circuit {
                 Slot(self.nodes.len() - 1)
             }
         };
+        if timed {
+            self.timed.push(slot);
+        }
         for (port, input) in inputs.into_iter().enumerate() {
             self.node_mut(input).consumers.push((slot, port));
         }
@@ -152,6 +158,7 @@ impl Circuit {
             }
         }
         let nodes = &self.nodes;
+        self.timed.retain(|slot| nodes[slot.0].is_some());
         let gone: Vec<bool> = nodes.iter().map(Option::is_none).collect();
         for node in self.nodes.iter_mut().flatten() {
             node.consumers.retain(|(to, _)| !gone[to.0]);
@@ -225,6 +232,35 @@ impl Circuit {
         debug_assert!(self.touched.is_empty(), "the pass before was committed");
         self.tick = tick;
         self.finished = 0;
+    }
+
+    /// Tells the nodes what time it is in this pass, and touches those that are due.
+    pub(crate) fn set_now(&mut self, now: i64) {
+        for slot in &self.timed {
+            if let Some(Node { rank, body: Body::Operator(operator), dead: false, .. }) =
+                &mut self.nodes[slot.0]
+            {
+                operator.set_now(now);
+                if operator.next_due().is_some_and(|due| due <= now) {
+                    self.touched.insert(*rank, *slot);
+                }
+            }
+        }
+    }
+
+    /// Whether any node's output changes as time passes.
+    pub(crate) fn is_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// The first time at which some node has something to do though nothing has changed.
+    pub(crate) fn next_due(&self) -> Option<i64> {
+        let nodes = self.timed.iter().filter_map(|slot| self.nodes[slot.0].as_ref());
+        let due = nodes.filter(|node| !node.dead).filter_map(|node| match &node.body {
+            Body::Operator(operator) => operator.next_due(),
+            _ => None,
+        });
+        due.min()
     }
 
     /// Marks every node as touched: the first pass of new nodes, some of which emit without any input.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use datafusion::logical_expr::LogicalPlan;
 
@@ -30,8 +31,8 @@ pub(crate) type Reply<T> = mpsc::SyncSender<Result<T>>;
 /// What is asked of the tick thread at a tick boundary.
 pub(crate) enum Command {
     CreateInput(InputSpec, Reply<()>),
-    /// A view that reads these collections is about to be built.
-    Begin(CollectionId, Vec<CollectionId>, Reply<Begun>),
+    /// A view that reads these collections, and the time or not, is about to be built.
+    Begin(CollectionId, Vec<CollectionId>, bool, Reply<Begun>),
     /// It is built.
     Splice(Box<Construction>, Arc<Recorder>, Reply<()>),
     /// It will not be.
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Stats(Reply<EngineStats>),
     /// For which of these nodes of a view there is a running one already, and in which view.
     Shared(Vec<LoweredNode>, Reply<Vec<Option<CollectionId>>>),
+    /// What is due is to be done.
+    PassTime(Reply<Tick>),
     /// The compaction that was started has come to its end.
     Compacted(Result<crate::engine::durable::compact::Compacted>),
 }
@@ -118,6 +121,12 @@ pub(crate) struct Core {
     pub(crate) stopped_sources: HashMap<String, Error>,
     /// The last tick.
     pub(crate) tick: Tick,
+    /// The time of the last tick, in microseconds since 1970; it never goes back.
+    pub(crate) now: i64,
+    /// Some view asks for the time: each tick's is journalled.
+    pub(crate) timed: bool,
+    /// When there was a tick for no reason but the time.
+    pub(crate) passed: Option<Instant>,
     /// Transactions are taken.
     pub(crate) live: bool,
 }
@@ -141,11 +150,17 @@ impl Core {
 
     fn serve(&mut self) {
         loop {
-            match self.shared.inbox.next(self.shared.config.tick_rows_max) {
+            let wait = self.wait_for_time();
+            match self.shared.inbox.next(self.shared.config.tick_rows_max, wait) {
                 Work::Commands(commands) => commands.into_iter().for_each(|c| self.command(c)),
                 Work::Transactions(transactions) => {
                     self.run_transactions(transactions);
                     self.compact_if_due();
+                }
+                Work::Due => {
+                    if let Err(error) = self.pass_time() {
+                        tracing::error!(%error, "what is due could not be done");
+                    }
                 }
                 Work::Closed => return,
             }
@@ -170,7 +185,7 @@ impl Core {
         // Whoever asked may have gone away; then nobody needs the answer.
         match command {
             Command::CreateInput(spec, reply) => drop(reply.send(self.create_input(spec))),
-            Command::Begin(view, reads, reply) => drop(reply.send(self.begin(view, reads))),
+            Command::Begin(view, reads, timed, reply) => drop(reply.send(self.begin(view, reads, timed))),
             Command::Splice(construction, recorder, reply) => {
                 self.recorders.retain(|r| !Arc::ptr_eq(r, &recorder));
                 drop(reply.send(self.splice(*construction, &recorder)));
@@ -181,6 +196,7 @@ impl Core {
             Command::Replay(stops, reply) => drop(reply.send(self.replay(&stops))),
             Command::Stats(reply) => drop(reply.send(Ok(self.stats()))),
             Command::Shared(nodes, reply) => drop(reply.send(Ok(self.running(&nodes)))),
+            Command::PassTime(reply) => drop(reply.send(self.pass_time())),
             Command::Compacted(result) => self.compacted(result),
         }
     }
@@ -214,8 +230,15 @@ impl Core {
         Ok(())
     }
 
-    fn begin(&mut self, view: CollectionId, reads: Vec<CollectionId>) -> Result<Begun> {
+    fn begin(&mut self, view: CollectionId, reads: Vec<CollectionId>, timed: bool) -> Result<Begun> {
         self.check_free(view)?;
+        if timed {
+            self.timed = true;
+            // The view begins at a time that is journalled, so that it is the same after a restart.
+            if self.live {
+                self.run_clock()?;
+            }
+        }
         let mut passing = Vec::new();
         for id in &reads {
             let collection = self.collections.get(id).ok_or_else(|| gone(*id))?;
@@ -242,13 +265,16 @@ impl Core {
             after = self.tick;
         }
         let after = passing.into_iter().map(|id| (id, after)).collect();
-        let recorder = Arc::new(Recorder::new(view, reads, self.tick));
+        let recorder = Arc::new(Recorder::new(view, reads, self.tick, self.now));
         self.recorders.push(Arc::clone(&recorder));
         Ok(Begun { snapshot: self.shared.snapshot.load_full(), recorder, after, attached })
     }
 
     fn splice(&mut self, mut construction: Construction, recorder: &Recorder) -> Result<()> {
-        construction.round(recorder.take()?)?;
+        let mut recorded = recorder.take()?;
+        // A view that reads nothing is told of no tick, and still of the time.
+        recorded.now = self.now;
+        construction.round(recorded)?;
         let id = construction.id;
         let reads = construction.reads();
         let Construction { circuit, taps, root, name, spec, .. } = construction;
@@ -362,6 +388,7 @@ impl Core {
     pub(crate) fn publish_snapshot(&self, changed: impl IntoIterator<Item = CollectionId>) -> Result<()> {
         let mut snapshot = EngineSnapshot::clone(&self.shared.snapshot.load());
         snapshot.tick = self.tick;
+        snapshot.now = self.now;
         let any_errors = self.collections.keys().any(|id| self.has_own_errors(*id));
         for id in changed {
             let Some(collection) = self.collections.get(&id) else { continue };

@@ -60,6 +60,8 @@ pub(crate) struct Recorder {
 pub(crate) struct Recorded {
     /// Up to which tick.
     pub(crate) tick: Tick,
+    /// The time of that tick.
+    pub(crate) now: i64,
     pub(crate) changes: Vec<(CollectionId, Vec<Delta>)>,
     rows: usize,
     merge_at: usize,
@@ -68,17 +70,17 @@ pub(crate) struct Recorded {
 }
 
 impl Recorder {
-    pub(crate) fn new(view: CollectionId, reads: Vec<CollectionId>, tick: Tick) -> Self {
+    pub(crate) fn new(view: CollectionId, reads: Vec<CollectionId>, tick: Tick, now: i64) -> Self {
         let recorded =
-            Recorded { tick, changes: Vec::new(), rows: 0, merge_at: RECORDED_ROWS_MERGE, gone: None };
+            Recorded { tick, now, changes: Vec::new(), rows: 0, merge_at: RECORDED_ROWS_MERGE, gone: None };
         Recorder { view, reads, recorded: Mutex::new(recorded) }
     }
 
     /// Takes note of a collection's changes in a tick.
-    pub(crate) fn record(&self, tick: Tick, id: CollectionId, deltas: &[Delta]) {
+    pub(crate) fn record(&self, tick: Tick, now: i64, id: CollectionId, deltas: &[Delta]) {
         let mut recorded = self.recorded.lock();
         let recorded = &mut *recorded;
-        recorded.tick = tick;
+        (recorded.tick, recorded.now) = (tick, now);
         recorded.rows += deltas.iter().map(Delta::num_rows).sum::<usize>();
         if deltas.is_empty() {
             return;
@@ -113,9 +115,9 @@ impl Recorder {
         if let Some(error) = &recorded.gone {
             return Err(error.clone());
         }
-        let tick = recorded.tick;
+        let (tick, now) = (recorded.tick, recorded.now);
         let empty =
-            Recorded { tick, changes: Vec::new(), rows: 0, merge_at: RECORDED_ROWS_MERGE, gone: None };
+            Recorded { tick, now, changes: Vec::new(), rows: 0, merge_at: RECORDED_ROWS_MERGE, gone: None };
         Ok(std::mem::replace(&mut *recorded, empty))
     }
 
@@ -189,6 +191,7 @@ impl Construction {
     /// The snapshots, as one tick.
     fn fill(&mut self, snapshot: &EngineSnapshot) -> Result<()> {
         self.circuit.begin(snapshot.tick);
+        self.circuit.set_now(snapshot.now);
         self.circuit.touch_all();
         for id in self.reads() {
             let collection = snapshot.collection(id).ok_or_else(|| gone(id))?;
@@ -202,6 +205,7 @@ impl Construction {
     /// What was recorded, as one tick.
     pub(crate) fn round(&mut self, recorded: Recorded) -> Result<()> {
         self.circuit.begin(recorded.tick);
+        self.circuit.set_now(recorded.now);
         for (id, deltas) in &recorded.changes {
             for delta in deltas {
                 self.push(*id, delta);

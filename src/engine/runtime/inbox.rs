@@ -1,6 +1,7 @@
 //! What waits for the tick thread: transactions, bounded by rows and bytes, and commands, which go first.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -36,6 +37,8 @@ pub(crate) enum Work<C> {
     Commands(Vec<C>),
     /// The transactions of one tick.
     Transactions(Vec<Queued>),
+    /// The time to wait for something is over.
+    Due,
     /// Nothing will come any more.
     Closed,
 }
@@ -119,7 +122,8 @@ impl<C> Inbox<C> {
     }
 
     /// Waits for something to do: every waiting command, or as many transactions as fit `rows_max` (at least one).
-    pub(crate) fn next(&self, rows_max: usize) -> Work<C> {
+    /// With `wait`, waits no longer than that.
+    pub(crate) fn next(&self, rows_max: usize, wait: Option<Duration>) -> Work<C> {
         let mut state = self.state.lock();
         loop {
             if !state.commands.is_empty() {
@@ -145,7 +149,14 @@ impl<C> Inbox<C> {
             if state.closed {
                 return Work::Closed;
             }
-            self.work.wait(&mut state);
+            match wait {
+                None => self.work.wait(&mut state),
+                Some(wait) => {
+                    if self.work.wait_for(&mut state, wait).timed_out() {
+                        return Work::Due;
+                    }
+                }
+            }
         }
     }
 

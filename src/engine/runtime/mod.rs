@@ -5,6 +5,7 @@
 //! view comes to life beside it, [`replay`] how it all comes back after a restart, [`subscribe`] how others follow.
 
 pub(crate) mod circuit;
+mod clock;
 pub(crate) mod core;
 pub(crate) mod hydrate;
 pub(crate) mod inbox;

@@ -44,6 +44,21 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// Whether its output changes as time passes: then it is told the time, and when it is due it is touched.
+    fn is_timed(&self) -> bool {
+        false
+    }
+
+    /// The time of the tick that begins, in microseconds since 1970; never earlier than that of the tick before.
+    fn set_now(&mut self, now: i64) {
+        let _ = now;
+    }
+
+    /// The first time at which its output changes if none of its inputs does.
+    fn next_due(&self) -> Option<i64> {
+        None
+    }
+
     /// Bytes of rows, indexes and caches held.
     fn state_bytes(&self) -> usize {
         0

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::core::{Core, Kind};
-use super::net;
+use super::{clock, net};
 use crate::engine::delta::nullable;
 use crate::engine::durable::corrupted;
 use crate::engine::durable::journal::Journal;
@@ -45,6 +45,8 @@ struct Step {
     rows: usize,
     /// The last tick read.
     tick: Tick,
+    /// The last time read, in microseconds since 1970.
+    now: i64,
     /// Ticks whose state must be seen by itself, in order.
     stops: VecDeque<Tick>,
     /// Views of which the journal says from when on they see inputs that keep no rows.
@@ -70,6 +72,7 @@ impl Core {
             by_input: BTreeMap::new(),
             rows: 0,
             tick: 0,
+            now: i64::MIN,
             stops: stops.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
             attached: BTreeSet::new(),
             report: ReplayReport { torn_bytes: recovered.torn_bytes, ..ReplayReport::default() },
@@ -161,6 +164,9 @@ impl Core {
         step: &mut Step,
     ) -> Result<()> {
         for (source, position) in &changes.progress {
+            if let Some(now) = clock::told(source, position) {
+                step.now = step.now.max(now);
+            }
             self.shared.progress.set(source, tick, position.clone(), tick);
         }
         for section in &changes.sections {
@@ -182,7 +188,9 @@ impl Core {
     fn run_step(&mut self, step: &mut Step, tick: Tick, stop: bool) -> Result<()> {
         let read = std::mem::take(&mut step.by_input);
         step.rows = 0;
-        if read.is_empty() && !stop {
+        self.now = self.now.max(step.now);
+        let due = self.circuit.next_due().is_some_and(|due| due <= self.now);
+        if read.is_empty() && !stop && !due {
             return Ok(());
         }
         self.tick = tick;

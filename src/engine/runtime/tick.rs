@@ -8,14 +8,14 @@ use super::circuit::Outcome;
 use super::core::{Core, Kind};
 use super::hydrate::gone;
 use super::inbox::{Item, Queued};
-use super::net;
+use super::{clock, net};
 use crate::engine::{CollectionId, Delta, InputChange, Tick, Transaction};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
 /// What a tick does to the inputs.
 #[derive(Default)]
-struct Changes {
+pub(super) struct Changes {
     by_input: BTreeMap<CollectionId, Vec<Delta>>,
     progress: Vec<(String, Vec<u8>)>,
 }
@@ -115,9 +115,18 @@ impl Core {
 
     /// Makes applied changes a tick; answers with its number. When they cannot be journalled they are taken back.
     fn run_changes(&mut self, changes: Changes) -> Result<Tick> {
-        let Changes { by_input, progress } = changes;
-        if by_input.is_empty() && progress.is_empty() {
+        if changes.by_input.is_empty() && changes.progress.is_empty() {
             return Ok(self.tick);
+        }
+        self.run_tick(changes)
+    }
+
+    /// Makes a tick of changes, if any, at the time that it is by now.
+    pub(super) fn run_tick(&mut self, changes: Changes) -> Result<Tick> {
+        let Changes { by_input, mut progress } = changes;
+        let now = self.time();
+        if self.timed {
+            progress.push(clock::position(now));
         }
         let tick = self.tick + 1;
         if let Err(error) = self.journal_tick(tick, &progress, &by_input) {
@@ -128,7 +137,7 @@ impl Core {
             }
             return Err(error);
         }
-        self.tick = tick;
+        (self.tick, self.now) = (tick, now);
         let durable = self.shared.durability.durable();
         for (source, position) in progress {
             self.shared.progress.set(&source, tick, position, durable);
@@ -162,6 +171,7 @@ impl Core {
         stop: bool,
     ) -> BTreeSet<CollectionId> {
         self.circuit.begin(self.tick);
+        self.circuit.set_now(self.now);
         for (id, deltas) in by_input {
             let Some(collection) = self.collections.get_mut(id) else { continue };
             let Kind::Input { input, tap, .. } = &mut collection.kind else { continue };
@@ -226,7 +236,7 @@ impl Core {
         let tick = self.tick;
         for recorder in &self.recorders {
             for id in &recorder.reads {
-                recorder.record(tick, *id, changes.get(id).map_or(&[][..], Vec::as_slice));
+                recorder.record(tick, self.now, *id, changes.get(id).map_or(&[][..], Vec::as_slice));
             }
         }
         for (id, collection) in &mut self.collections {

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{LogicalPlan, TableScan, TableSource};
 
 use super::provider::SnapshotTable;
 use super::snapshot::EngineSnapshot;
-use crate::engine::plan::{CollectionSource, rewrite};
+use crate::engine::plan::{CollectionSource, rewrite, temporal};
 use crate::engine::{CollectionId, Delta};
 use crate::error::{Error, Result, SqlState};
 
@@ -17,12 +17,12 @@ use crate::error::{Error, Result, SqlState};
 #[derive(Clone, Debug, Default)]
 pub struct Overlay(pub HashMap<CollectionId, Vec<Delta>>);
 
-/// Gives every scan of a collection its rows at the snapshot's tick, inside subqueries too.
+/// Gives every scan of a collection its rows at the snapshot's tick, inside subqueries too, and `now()` its value.
 ///
 /// # Errors
 /// A collection that the snapshot does not have, and a view that has no answer because rows of it failed.
 pub fn bind(plan: LogicalPlan, snapshot: &Arc<EngineSnapshot>, overlay: &Overlay) -> Result<LogicalPlan> {
-    scans(rewrite::normalise(plan)?, snapshot, overlay)
+    scans(temporal::at(rewrite::normalise(plan)?, snapshot.read_time())?, snapshot, overlay)
 }
 
 /// Replaces the scans and nothing else.

@@ -15,16 +15,30 @@ use crate::engine::runtime::operator::RowError;
 use crate::engine::state::ArrangementSnapshot;
 use crate::engine::{CollectionId, Delta, Tick};
 use crate::error::{Error, Result};
+use crate::world::Clock;
 
 /// The whole database at one tick. Never changes; costs memory only for what has changed since.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct EngineSnapshot {
     /// The tick.
     pub tick: Tick,
+    /// The tick's time, in microseconds since 1970.
+    pub now: i64,
+    clock: Clock,
     collections: HashMap<CollectionId, Arc<CollectionSnapshot>>,
 }
 
 impl EngineSnapshot {
+    /// The empty database, before any tick.
+    pub(crate) fn begin(clock: Clock) -> EngineSnapshot {
+        EngineSnapshot { tick: 0, now: i64::MIN, clock, collections: HashMap::new() }
+    }
+
+    /// What time it is for a read: never before the tick.
+    pub fn read_time(&self) -> i64 {
+        self.clock.now_micros().max(self.now)
+    }
+
     /// A collection as of this tick; `None` when there is none of that identity.
     pub fn collection(&self, id: CollectionId) -> Option<Arc<CollectionSnapshot>> {
         self.collections.get(&id).cloned()

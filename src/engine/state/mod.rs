@@ -4,6 +4,7 @@
 //! [`weights::Weights`] counts. Out of these are made the [`Arrangement`] (a bag of rows, looked up by key) and the
 //! [`Table`] (one slot per key, whose values are the operator's own vectors).
 
+pub mod agenda;
 pub mod arrangement;
 pub mod column;
 pub mod index;

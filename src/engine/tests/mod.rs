@@ -7,3 +7,4 @@ mod journal;
 mod replay;
 mod shapes;
 mod ticks;
+mod time;

@@ -72,7 +72,7 @@ pub fn literal(value: &ScalarValue, to: &FieldRef) -> Result<Option<Expr>> {
 }
 
 /// Metadata of a literal, from the field it was cast to.
-trait FromField {
+pub(crate) trait FromField {
     fn new_from_field_opt(field: &Field) -> Option<FieldMetadata>;
 }
 

@@ -2,6 +2,7 @@
 
 pub mod arithmetic;
 pub mod arrays;
+pub mod asof;
 mod calendar;
 pub mod cast;
 mod collected;
@@ -24,6 +25,7 @@ pub mod temporal;
 mod text;
 mod to_char;
 mod to_char_number;
+mod windows;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -80,7 +82,8 @@ impl Functions {
             .chain(rounding::functions())
             .chain(numbers::functions())
             .chain([length::array_length()])
-            .chain(temporal::functions());
+            .chain(temporal::functions())
+            .chain(windows::functions());
         let theirs = SessionStateDefaults::default_scalar_functions()
             .into_iter()
             .map(math::guarded)
@@ -99,7 +102,9 @@ impl Functions {
             }
         }
         let mut window = HashMap::new();
-        for function in SessionStateDefaults::default_window_functions() {
+        let windows =
+            SessionStateDefaults::default_window_functions().into_iter().chain(windows::window_functions());
+        for function in windows {
             for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str))
             {
                 window.insert(name.to_string(), Arc::clone(&function));

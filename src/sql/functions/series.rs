@@ -29,11 +29,8 @@ static SESSION: LazyLock<SessionState> = LazyLock::new(|| SessionStateBuilder::n
 /// Plans a function called in FROM. `constant` asks for rows that a kept view can hold.
 ///
 /// # Errors
-/// 42883 for functions that are none, 22023 for arguments out of range, 0A000 for windows and for series too long for a kept view.
+/// 42883 for functions that are none, 22023 for arguments out of range, 0A000 for series too long for a kept view.
 pub fn plan(name: &str, args: Vec<Expr>, constant: bool) -> Result<Series> {
-    if ["tumble", "hop", "session"].iter().any(|window| name.eq_ignore_ascii_case(window)) {
-        return Err(Error::unsupported(format!("{}() in FROM", name.to_ascii_uppercase())));
-    }
     if name != "generate_series" {
         return Err(Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}() does not exist"))
             .with_hint("It cannot be called in FROM."));

@@ -11,6 +11,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::windowed::{self, is_word};
+
 /// What is asked when nothing differs.
 const POSTGRESQL: PostgreSqlDialect = PostgreSqlDialect {};
 
@@ -37,6 +39,10 @@ impl Dialect for TidemillDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        if is_word(&parser.peek_token_ref().token, "table") && windowed::is_argument(parser) {
+            parser.advance_token();
+            return Some(parser.parse_subexpr(SIGN));
+        }
         let op = match parser.peek_token_ref().token {
             Token::Minus => UnaryOperator::Minus,
             Token::Plus => UnaryOperator::Plus,
@@ -53,6 +59,9 @@ impl Dialect for TidemillDialect {
         precedence: u8,
     ) -> Option<Result<Expr, ParserError>> {
         use Keyword::{DISTINCT, FROM, IS, NOT};
+        if windowed::is_partitioned(parser) {
+            return Some(windowed::parse_partition(parser, expr));
+        }
         let negated = if parser.parse_keywords(&[IS, DISTINCT, FROM]) {
             false
         } else if parser.parse_keywords(&[IS, NOT, DISTINCT, FROM]) {
@@ -68,6 +77,9 @@ impl Dialect for TidemillDialect {
     }
 
     fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
+        if windowed::is_partitioned(parser) {
+            return Some(Ok(windowed::PARTITION));
+        }
         match parser.peek_token_ref().token {
             Token::Tilde
             | Token::TildeAsterisk

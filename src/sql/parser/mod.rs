@@ -3,6 +3,7 @@
 //! A string is cut into statements at the token level first, so that each one keeps its own text and
 //! a place in it. Every error is a PostgreSQL error with the 1-based character where it happened.
 
+mod asof;
 mod copy;
 mod create;
 mod cursor;
@@ -13,6 +14,7 @@ mod options;
 mod session;
 mod source;
 mod text;
+mod windowed;
 
 use std::ops::ControlFlow;
 
@@ -20,8 +22,10 @@ use datafusion::sql::sqlparser::ast::{self as sql, Expr, Ident, ObjectName, Quer
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
+pub use asof::query_text;
 use dialect::TidemillDialect;
 pub use text::SourceText;
+pub(crate) use windowed::PARTITIONED;
 
 use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, fold, is_reserved};
@@ -125,7 +129,6 @@ fn unbuilt_clause(text: &str) -> Option<&'static str> {
         .collect();
     words.windows(3).find_map(|w| match [w[0].as_str(), w[1].as_str(), w[2].as_str()] {
         ["emit", "on", "window"] => Some("EMIT ON WINDOW CLOSE"),
-        ["asof", "join", _] | ["asof", "left" | "inner", "join"] => Some("ASOF JOIN"),
         _ => None,
     })
 }
@@ -159,7 +162,7 @@ fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 }
 
 fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
-    let tokens =
+    let mut tokens =
         Tokenizer::new(&DIALECT, source.text()).tokenize_with_location().map(join_strings).map_err(|e| {
             let start = source.byte(e.location);
             let message = if e.message.contains("string") {
@@ -175,6 +178,7 @@ fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
             Error::new(SqlState::SYNTAX_ERROR, format!("{message} at or near \"{near}\""))
                 .at(source.position(e.location))
         })?;
+    asof::mark(&mut tokens);
     depth::check(&tokens, source)?;
     Ok(tokens)
 }

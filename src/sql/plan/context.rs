@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
 use datafusion::sql::planner::ContextProvider;
 use datafusion::sql::sqlparser::ast::DataType as SqlDataType;
 
+use super::asof::AsofJoins;
 use super::joins::{MergedOperands, MergingJoins};
 use super::unknown::UnknownOperands;
 use super::{Mentioned, Planner, Purpose, SessionInfo, SystemCatalog, output};
@@ -39,7 +40,7 @@ pub(super) struct Resolver<'a> {
     purpose: Purpose,
     functions: &'static Functions,
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
-    relation_planners: [Arc<dyn RelationPlanner>; 1],
+    relation_planners: [Arc<dyn RelationPlanner>; 2],
     uses: Mentioned,
 }
 
@@ -66,7 +67,7 @@ impl<'a> Resolver<'a> {
             purpose,
             functions,
             expr_planners,
-            relation_planners: [Arc::new(MergingJoins::default())],
+            relation_planners: [Arc::new(AsofJoins), Arc::new(MergingJoins::default())],
             uses: Mentioned::default(),
         }
     }

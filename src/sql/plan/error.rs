@@ -116,6 +116,13 @@ fn plan_error(message: &str) -> Error {
     if message.contains("Window functions are not allowed in the WHERE clause") {
         return Error::new(SqlState("42P20"), "window functions are not allowed in WHERE");
     }
+    if message.starts_with("QUALIFY clause requires window functions") {
+        return Error::new(
+            SqlState::WINDOWING_ERROR,
+            "QUALIFY needs a window function, in its condition or in the SELECT list",
+        )
+        .with_hint("Conditions on rows belong into WHERE, on groups into HAVING.");
+    }
     if let Some(name) = message.strip_prefix("Invalid qualifier ") {
         return Error::new(
             SqlState::UNDEFINED_TABLE,
@@ -193,6 +200,14 @@ fn not_implemented(message: &str) -> Error {
 }
 
 fn undefined_function(name: &str, types: Option<&str>) -> Error {
+    // What TUMBLE, HOP and SESSION call with their column.
+    if let ("tumble_start" | "hop_starts" | "session_start", Some(types)) = (name, types) {
+        let given = arguments(types).next().map(sql_name).unwrap_or_default();
+        return Error::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("the time column of a window must be a timestamp or a date, not {given}"),
+        );
+    }
     let shown = match types {
         Some(types) => format!("{name}({})", arguments(types).map(sql_name).collect::<Vec<_>>().join(", ")),
         None => format!("{name}()"),

@@ -22,7 +22,7 @@ use datafusion::sql::sqlparser::ast::{
     ObjectName, Query, Select, TableAlias, TableFactor, TableWithJoins, VisitorMut,
 };
 
-use super::naming;
+use super::{asof, naming};
 use crate::error::{Error, SqlState};
 use crate::names::fold;
 use crate::sql::walk::walk_mut;
@@ -242,7 +242,9 @@ impl MergingJoins {
 
     fn factor(&self, factor: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<Side> {
         match factor {
-            TableFactor::NestedJoin { table_with_joins, alias: None } => {
+            TableFactor::NestedJoin { table_with_joins, alias: None }
+                if !asof::is_asof(&table_with_joins) =>
+            {
                 self.joined(*table_with_joins, context)
             }
             other => Ok(Side { plan: context.plan(other)?, merged: Vec::new() }),

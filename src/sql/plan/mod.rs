@@ -7,6 +7,7 @@
 //! Errors come back as PostgreSQL's, with their place in the text ([`error`]).
 
 mod any;
+mod asof;
 mod collecting;
 mod context;
 mod dml;
@@ -16,6 +17,7 @@ mod intervals;
 mod joins;
 mod literals;
 mod locate;
+mod named_windows;
 mod naming;
 mod output;
 mod patterns;
@@ -25,6 +27,7 @@ mod semantics;
 mod set_operations;
 mod set_returning;
 mod unknown;
+mod windowed;
 mod windows;
 
 use std::cell::RefCell;
@@ -39,6 +42,7 @@ use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{self as sql, Query};
 
 pub use dml::{ChangePlan, ConflictAction, InsertPlan, RowExpressions, insert_columns};
+pub use windowed::relation_of as windowed_relation;
 
 use crate::error::{Error, Result, SqlState};
 use crate::sql::catalog::{Catalog, ObjectId};

@@ -14,7 +14,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::literals::{interval_cast, keep_literal, type_number};
-use super::{any, collecting, joins, naming, patterns, rows, set_returning, windows};
+use super::{
+    any, asof, collecting, joins, named_windows, naming, patterns, rows, set_returning, windowed, windows,
+};
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
@@ -163,6 +165,10 @@ impl VisitorMut for Rewriter {
         if let Err(e) = windows::extend(select) {
             return ControlFlow::Break(e);
         }
+        if let Some(condition) = &mut select.qualify {
+            named_windows::define(condition, &select.named_window);
+        }
+        select.from.iter_mut().for_each(asof::isolate);
         joins::gather(select);
         if select.into.is_some() {
             return ControlFlow::Break(Error::unsupported("SELECT INTO"));
@@ -180,7 +186,13 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
+        if let Err(e) = windowed::expand(factor) {
+            return ControlFlow::Break(e);
+        }
         match factor {
+            TableFactor::NestedJoin { table_with_joins, .. } if !asof::is_asof(table_with_joins) => {
+                asof::isolate(table_with_joins);
+            }
             TableFactor::Table { sample: Some(_), .. } => {
                 return ControlFlow::Break(Error::unsupported("TABLESAMPLE"));
             }
@@ -279,6 +291,9 @@ fn prepare_query(query: &mut Query) -> Result<()> {
     if let Some(order_by) = &mut query.order_by
         && let OrderByKind::Expressions(exprs) = &mut order_by.kind
     {
+        if let SetExpr::Select(select) = query.body.as_ref() {
+            exprs.iter_mut().for_each(|e| named_windows::define(&mut e.expr, &select.named_window));
+        }
         exprs.iter_mut().for_each(|e| keep_literal(&mut e.expr));
         if let SetExpr::Select(select) = query.body.as_ref()
             && matches!(select.distinct, Some(Distinct::Distinct))

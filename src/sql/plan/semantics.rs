@@ -17,6 +17,7 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use super::{intervals, unknown};
 use crate::engine::plan::CollectionSource;
 use crate::engine::plan::optimize::analyse_by;
+use crate::engine::plan::temporal::mark;
 use crate::error::{Error, SqlState};
 use crate::sql::functions::{arithmetic, arrays, cast, length, regexp, temporal};
 use crate::types::{SqlType, is_string};
@@ -276,6 +277,7 @@ pub(super) fn check_conditions(plan: &LogicalPlan) -> crate::Result<()> {
 /// # Errors
 /// 0A000, naming the function or relation.
 pub(super) fn check_maintainable(plan: &LogicalPlan) -> crate::Result<()> {
+    let plan = mark(plan.clone())?;
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
@@ -316,9 +318,9 @@ fn not_maintainable(function: &str) -> Error {
         format!("a materialized view cannot call \"{function}\""),
     );
     match function {
-        "now" | "clock_timestamp" | "current_date" | "current_time" | "localtimestamp" | "localtime" => error
+        "clock_timestamp" | "current_time" | "localtime" => error
             .with_detail("Its result changes with time, without a change of the view's inputs.")
-            .with_hint("Temporal filters are not supported yet."),
+            .with_hint("Conditions on now() are kept up to date: at > now() - INTERVAL '1 hour'."),
         _ => error.with_detail("Its result is not decided by its arguments."),
     }
 }

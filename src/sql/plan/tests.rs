@@ -390,7 +390,7 @@ fn views_are_checked() {
     for (sql, state) in [
         ("select a, a from t", "42701"),
         ("select now()", "0A000"),
-        ("select a from t where ts > current_timestamp", "0A000"),
+        ("select a, current_timestamp from t", "0A000"),
         ("select random()", "0A000"),
         ("select current_user", "0A000"),
         ("select gen_random_uuid()", "0A000"),
@@ -399,8 +399,9 @@ fn views_are_checked() {
         let error = materialized(sql).err().unwrap_or_else(|| panic!("{sql} was planned"));
         assert_eq!(error.sqlstate.0, state, "{sql}: {error}");
     }
-    let refused = materialized("select a from t where now() > ts").unwrap_err();
-    assert_eq!(refused.position, Some(23));
+    let refused = materialized("select a, now() as n from t").unwrap_err();
+    assert_eq!(refused.position, Some(11));
+    assert!(materialized("select a from t where now() > ts").is_ok());
     let plan = materialized("select w.c, count(*) as n from w join t on true group by 1").unwrap();
     let catalog = catalog();
     let names: Vec<_> = plan.uses.iter().map(|id| catalog.get(*id).unwrap().name.clone()).collect();
