@@ -372,7 +372,10 @@ impl Session {
         self.check_usable(&parsed.statement)?;
         let interrupt = self.cancel.begin(self.settings.statement_timeout());
         let outcome = self.run_interruptible(parsed, params, plan, &interrupt).await;
-        self.conclude(outcome, ends).await
+        // A query's rows are still to come, and may fail: what was written before it waits for them.
+        let written = self.transaction.as_ref().is_some_and(Transaction::has_written);
+        let waits = written && matches!(parsed.statement, Statement::Query(_));
+        self.conclude(outcome, ends && !waits).await
     }
 
     async fn run_interruptible(

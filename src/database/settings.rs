@@ -71,6 +71,7 @@ const DEFINITIONS: &[Definition] = &[
     setting("jit", "off", Kind::OneOf(&["off"]), "Expressions are vectorised, not compiled."),
     setting("lock_timeout", "0", NEVER, "There are no locks that are waited for long."),
     setting("max_identifier_length", "63", Kind::Fixed, "Length of identifiers."),
+    setting("rw_implicit_flush", "on", Kind::OneOf(&["on", "true"]), "Writes are visible once answered."),
     setting("row_security", "off", Kind::Bool, "There are no row policies."),
     setting("search_path", "\"$user\", public", Kind::Text, "Where names without a schema are looked up."),
     reported("server_encoding", "UTF8", Kind::Fixed, "The server's character encoding."),
@@ -194,6 +195,15 @@ impl Settings {
     /// A block begins.
     pub fn begin(&mut self) {
         self.before_block = Some(self.values.clone());
+    }
+
+    /// Goes back to settings of this session as they were earlier in the block.
+    pub fn restore(&mut self, earlier: Settings) {
+        let keys: Vec<String> = earlier.values.keys().chain(self.values.keys()).cloned().collect();
+        for key in keys {
+            self.store(&key, earlier.values.get(&key).cloned());
+        }
+        self.local = earlier.local;
     }
 
     /// A block ends.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::database::Database;
+use crate::database::settings::Settings;
 use crate::database::write_set::{TableRef, WriteSet};
 use crate::database::writer::{Lease, Reading, State};
 use crate::engine::serve::Overlay;
@@ -28,6 +29,18 @@ pub(crate) struct Transaction {
     reading: Option<Reading>,
     lease: Option<Lease>,
     writes: Vec<WriteSet>,
+    savepoints: Vec<Savepoint>,
+}
+
+/// Where a block can be rolled back to.
+struct Savepoint {
+    name: String,
+    /// What was written before it.
+    writes: Vec<WriteSet>,
+    /// How many objects were created before it.
+    created: usize,
+    /// The session's settings before it.
+    settings: Settings,
 }
 
 impl Transaction {
@@ -120,6 +133,47 @@ impl Transaction {
             write(state, set)
         };
         database.writer.with_state(self.lease.as_ref(), work).await
+    }
+
+    /// SAVEPOINT.
+    pub fn savepoint(&mut self, name: String, settings: Settings) {
+        let (writes, created) = (self.writes.clone(), self.created.len());
+        self.savepoints.push(Savepoint { name, writes, created, settings });
+    }
+
+    /// RELEASE: forgets a savepoint and those after it.
+    ///
+    /// # Errors
+    /// 3B001 when there is none of that name.
+    pub fn release(&mut self, name: &str) -> Result<()> {
+        let index = self.savepoint_index(name)?;
+        self.savepoints.truncate(index);
+        Ok(())
+    }
+
+    /// ROLLBACK TO: undoes what came after a savepoint, which stays. Answers with the settings of then and with the
+    /// objects that are to be dropped.
+    ///
+    /// # Errors
+    /// 3B001 when there is none of that name.
+    pub fn rollback_to(&mut self, name: &str) -> Result<(Settings, Vec<ObjectId>)> {
+        let index = self.savepoint_index(name)?;
+        self.savepoints.truncate(index + 1);
+        let Some(savepoint) = self.savepoints.last() else {
+            return Err(Error::internal("a savepoint that was found is gone"));
+        };
+        self.writes.clone_from(&savepoint.writes);
+        self.failed = false;
+        let settings = savepoint.settings.clone();
+        let created = self.created.split_off(savepoint.created.min(self.created.len()));
+        Ok((settings, created))
+    }
+
+    fn savepoint_index(&self, name: &str) -> Result<usize> {
+        self.savepoints
+            .iter()
+            .rposition(|s| s.name == name)
+            .ok_or_else(|| Error::new(SqlState("3B001"), format!("savepoint \"{name}\" does not exist")))
     }
 
     /// A statement has ended and the transaction waits for the next one.

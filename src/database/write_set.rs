@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::{HashMap, HashSet};
@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::database::writer::{State, delta_of};
 use crate::engine::{CollectionId, Delta};
 use crate::error::{Error, Result, SqlState};
+use crate::sql::plan::RowExpressions;
 use crate::sql::types::write_text;
 
 /// A table that statements may write.
@@ -20,6 +21,8 @@ pub(crate) struct TableRef {
     pub schema: SchemaRef,
     /// Positions of the key's columns; empty: none.
     pub key: Vec<usize>,
+    /// CHECK constraints: a boolean column for each, by its name.
+    pub checks: Option<RowExpressions>,
 }
 
 impl TableRef {
@@ -50,6 +53,7 @@ impl RowKeys {
 }
 
 /// What a transaction has written to one table.
+#[derive(Clone)]
 pub(crate) struct WriteSet {
     pub table: Arc<TableRef>,
     /// The changes, in order: what the transaction's own reads lay over the rows.
@@ -58,12 +62,12 @@ pub(crate) struct WriteSet {
     pub keys: HashMap<Box<[u8]>, bool>,
     /// Without a key: rows that were taken away.
     taken: HashSet<Box<[u8]>>,
-    encoder: RowKeys,
+    encoder: Arc<RowKeys>,
 }
 
 impl WriteSet {
     pub fn new(table: Arc<TableRef>) -> Result<WriteSet> {
-        let encoder = RowKeys::of(&table)?;
+        let encoder = Arc::new(RowKeys::of(&table)?);
         Ok(WriteSet { table, deltas: Vec::new(), keys: HashMap::new(), taken: HashSet::new(), encoder })
     }
 
@@ -121,7 +125,7 @@ impl WriteSet {
     /// Takes `old` away and adds `new`, as one statement: keys may move among the rows.
     ///
     /// # Errors
-    /// 23502 and 23505; nothing has been written then, and the transaction is to be given up.
+    /// 23502, 23505 and 23514; nothing has been written then, and the transaction is to be given up.
     pub fn replace(
         &mut self,
         state: &State,
@@ -130,6 +134,7 @@ impl WriteSet {
     ) -> Result<()> {
         if let Some(new) = &new {
             check_not_null(&self.table, new)?;
+            check_conditions(&self.table, new)?;
         }
         if let Some(old) = &old {
             let encoded = self.encoder.encode(old)?;
@@ -186,6 +191,26 @@ fn check_not_null(table: &TableRef, rows: &RecordBatch) -> Result<()> {
                     "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
                     field.name(),
                     table.name
+                ),
+            )
+            .with_detail(format!("Failing row contains ({}).", values(rows, row, 0..rows.num_columns()))));
+        }
+    }
+    Ok(())
+}
+
+fn check_conditions(table: &TableRef, rows: &RecordBatch) -> Result<()> {
+    let Some(checks) = table.checks.as_ref().filter(|_| rows.num_rows() > 0) else { return Ok(()) };
+    let answers = checks.evaluate(rows, &[])?;
+    for (column, field) in answers.columns().iter().zip(checks.schema.fields()) {
+        // What is unknown is let through, as PostgreSQL does.
+        if let Some(row) = column.as_boolean().iter().position(|answer| answer == Some(false)) {
+            return Err(Error::new(
+                SqlState("23514"),
+                format!(
+                    "new row for relation \"{}\" violates check constraint \"{}\"",
+                    table.name,
+                    field.name()
                 ),
             )
             .with_detail(format!("Failing row contains ({}).", values(rows, row, 0..rows.num_columns()))));

@@ -80,6 +80,14 @@ pub enum Statement {
     Commit,
     /// ROLLBACK, ABORT.
     Rollback,
+    /// SAVEPOINT.
+    Savepoint(String),
+    /// RELEASE \[SAVEPOINT\].
+    Release(String),
+    /// ROLLBACK TO \[SAVEPOINT\].
+    RollbackTo(String),
+    /// FLUSH: what was written before is visible after it, which it always is.
+    Flush,
     /// DISCARD.
     Discard(Discard),
     /// PREPARE.
@@ -101,7 +109,7 @@ pub enum Statement {
 impl Statement {
     /// Whether it may run inside a transaction block that has failed: only the ends of the block may.
     pub fn ends_transaction(&self) -> bool {
-        matches!(self, Statement::Commit | Statement::Rollback)
+        matches!(self, Statement::Commit | Statement::Rollback | Statement::RollbackTo(_))
     }
 }
 
@@ -277,6 +285,17 @@ pub struct ColumnDef {
     pub default: Option<Expr>,
 }
 
+/// A CHECK constraint.
+#[derive(Clone, Debug)]
+pub struct CheckDef {
+    /// CONSTRAINT name.
+    pub name: Option<String>,
+    /// The column that it was written with.
+    pub column: Option<String>,
+    /// The condition.
+    pub condition: Expr,
+}
+
 /// CREATE SOURCE.
 #[derive(Clone, Debug)]
 pub struct CreateSource {
@@ -326,6 +345,8 @@ pub enum TableBody {
         columns: Vec<ColumnDef>,
         /// Columns of the primary key; empty: none.
         key: Vec<String>,
+        /// CHECK constraints.
+        checks: Vec<CheckDef>,
     },
     /// AS a query, whose rows it is filled with.
     Query {

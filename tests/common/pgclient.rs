@@ -88,6 +88,11 @@ impl PgClient {
         Ok(client)
     }
 
+    /// How long to wait for an answer; then the connection is of no more use.
+    pub fn set_timeout(&mut self, timeout: std::time::Duration) -> Result<(), PgError> {
+        Ok(self.reader.get_ref().set_read_timeout(Some(timeout))?)
+    }
+
     /// Runs the statements of `sql`; the extended protocol takes one.
     pub fn run(&mut self, protocol: Protocol, sql: &str) -> Result<Vec<Answer>, PgError> {
         let mut out = Vec::new();

@@ -3,18 +3,25 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sqllogictest::{
     Condition, DBOutput, DefaultColumnType, Normalizer, QueryExpect, Record, Runner, StatementExpect,
-    default_validator, parse_file,
+    Validator, default_validator, parse_file,
 };
 
 use crate::common::pgclient::{Answer, PgClient, PgError, Protocol};
 use crate::common::postgres::Postgres;
 use crate::common::server::Server;
+#[path = "compare.rs"]
+pub mod compare;
 #[path = "noise.rs"]
 mod noise;
+#[path = "script.rs"]
+mod script;
 use noise::Tables;
+use script::Script;
 
 type SltRecord = Record<DefaultColumnType>;
 
@@ -28,15 +35,35 @@ pub enum Target<'a> {
     Postgres(&'a Postgres, String),
 }
 
+/// Where a target's connections go.
+#[derive(Clone)]
+struct Place {
+    address: SocketAddr,
+    database: String,
+    /// How long a statement may take: the server stops it then, or it is given up soon after.
+    timeout: Option<Duration>,
+}
+
 impl Target<'_> {
-    fn connect(&self) -> Result<PgClient, PgError> {
-        match self {
-            Target::Tidemill(server) => PgClient::connect(server.addr()),
+    fn place(&self, timeout: Option<Duration>) -> Place {
+        let (address, database) = match self {
+            Target::Tidemill(server) => (server.addr(), "tidemill"),
             Target::Postgres(server, database) => {
-                let address = SocketAddr::from(([127, 0, 0, 1], server.port));
-                PgClient::connect_to(address, "tidemill", database)
+                (SocketAddr::from(([127, 0, 0, 1], server.port)), database.as_str())
             }
+        };
+        Place { address, database: database.to_string(), timeout }
+    }
+}
+
+impl Place {
+    fn connect(&self) -> Result<PgClient, PgError> {
+        let mut client = PgClient::connect_to(self.address, "tidemill", &self.database)?;
+        if let Some(timeout) = self.timeout {
+            client.set_timeout(timeout + Duration::from_secs(10))?;
+            client.run(Protocol::Simple, &format!("SET statement_timeout = {}", timeout.as_millis()))?;
         }
+        Ok(client)
     }
 }
 
@@ -88,10 +115,34 @@ impl Score {
     }
 }
 
+/// A foreign file is given up after so many statements that never came back.
+const HANGS_MAX: usize = 3;
+
+/// A foreign file's queries stand as views for this many queries after them at most: the check of all views after each
+/// change would take the square of their number.
+const FOREIGN_VIEWS_MAX: usize = 30;
+
+/// What happens while a foreign file is run.
+pub enum Event<'a> {
+    /// The record at this place is run.
+    Begins(&'a str),
+    Passed,
+    Failed(&'a str),
+    /// A query was refused as a view.
+    Refused,
+    /// A directive that nobody understands.
+    Unknown(&'a str),
+}
+
+/// How values are shown for the record that is run: SQLite's way, by the types that the record declares.
+type Shape = Arc<Mutex<Option<Vec<DefaultColumnType>>>>;
+
 /// The connection that the runner drives.
 struct Wire {
     client: PgClient,
     protocol: Protocol,
+    place: Place,
+    shape: Shape,
 }
 
 impl sqllogictest::DB for Wire {
@@ -99,12 +150,24 @@ impl sqllogictest::DB for Wire {
     type ColumnType = DefaultColumnType;
 
     fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, PgError> {
-        let answers = self.client.run(self.protocol, sql)?;
-        let last = answers.into_iter().next_back().unwrap_or_default();
+        let answers = self.client.run(self.protocol, sql);
+        if answers.as_ref().is_err_and(|e| e.sqlstate == "08006") {
+            // Nothing more comes by this connection, but the next statement may go by another.
+            self.client = self.place.connect()?;
+        }
+        let last = answers?.into_iter().next_back().unwrap_or_default();
+        let shape = self.shape.lock().map(|s| s.clone()).unwrap_or_default();
+        let show = |row: Vec<Option<String>>| -> Vec<String> {
+            let row = row.into_iter().map(shown);
+            match &shape {
+                Some(types) => row.enumerate().map(|(i, v)| compare::as_sqlite(&v, types.get(i))).collect(),
+                None => row.collect(),
+            }
+        };
         Ok(match last.columns {
             Some(columns) => DBOutput::Rows {
                 types: vec![DefaultColumnType::Any; columns.len()],
-                rows: last.rows.into_iter().map(|r| r.into_iter().map(shown).collect()).collect(),
+                rows: last.rows.into_iter().map(show).collect(),
             },
             None => DBOutput::StatementComplete(affected(&last.tag)),
         })
@@ -144,17 +207,8 @@ fn unordered_validator(normalizer: Normalizer, actual: &[Vec<String>], expected:
 /// Runs a file.
 pub fn run_file(file: &Path, mode: Mode, protocol: Protocol, target: &Target) -> Result<Score, String> {
     let records = parse_file::<DefaultColumnType>(file).map_err(|e| e.to_string())?;
-    let mut runner = Runner::new(|| async { target.connect().map(|client| Wire { client, protocol }) });
-    runner.add_label(&mode.to_string());
-    runner.add_label(super::protocol_name(protocol));
-    let mut run = FileRun {
-        mode,
-        admin: target.connect().map_err(|e| e.to_string())?,
-        views: Vec::new(),
-        tables: Tables::default(),
-        in_transaction: false,
-        score: Score::default(),
-    };
+    let mut run = FileRun::new(target, mode, None)?;
+    let mut runner = run.runner(protocol);
     for (i, record) in records.iter().enumerate() {
         if matches!(record, Record::Halt { .. }) {
             break;
@@ -166,11 +220,8 @@ pub fn run_file(file: &Path, mode: Mode, protocol: Protocol, target: &Target) ->
             }
             continue;
         }
-        run.before(record);
+        let result = run.record(i, record, &records, &mut runner);
         let counted = matches!(record, Record::Statement { .. } | Record::Query { .. });
-        let result = runner.run(record.clone()).map_err(|e| e.display(false).to_string());
-        let result =
-            result.and_then(|_| run.after(i, record, &records, &mut runner).map_err(|e| at(record, &e)));
         match result {
             Ok(()) if counted => run.score.passed += 1,
             Ok(()) => {}
@@ -179,6 +230,56 @@ pub fn run_file(file: &Path, mode: Mode, protocol: Protocol, target: &Target) ->
     }
     runner.shutdown();
     Ok(run.score)
+}
+
+/// Runs a file of another system on a server of its own, by the simple protocol, and tells what happens.
+pub fn run_script(
+    file: &Path,
+    mode: Mode,
+    timeout: Duration,
+    tell: &dyn Fn(Event<'_>),
+) -> Result<(), String> {
+    let script = Script::read(file)?;
+    script.unknown.iter().for_each(|line| tell(Event::Unknown(line)));
+    let target = Target::Tidemill(Server::start(super::workers(mode, Protocol::Simple)));
+    let mut run = FileRun::new(&target, mode, Some(timeout))?;
+    let mut runner = run.runner(Protocol::Simple);
+    // What is written for PostgreSQL is meant for us.
+    ["postgres", "postgresql"].into_iter().for_each(|label| runner.add_label(label));
+    runner.with_validator(run.validator);
+    let records: Vec<SltRecord> = script.records.iter().map(|(_, record)| record.clone()).collect();
+    let mut hangs = 0;
+    for (i, (place, record)) in script.records.iter().enumerate() {
+        tell(Event::Begins(place));
+        if let Ok(mut shape) = run.shape.lock() {
+            *shape = match record {
+                Record::Query { expected: QueryExpect::Results { types, .. }, .. } if script.sqlite => {
+                    Some(types.clone())
+                }
+                _ => None,
+            };
+        }
+        let refused = run.score.refused_as_view;
+        match run.record(i, record, &records, &mut runner) {
+            Ok(()) if matches!(record, Record::Statement { .. } | Record::Query { .. }) => {
+                tell(Event::Passed)
+            }
+            Ok(()) => {}
+            Err(e) => {
+                tell(Event::Failed(&e));
+                hangs += usize::from(e.contains("08006"));
+            }
+        }
+        if run.score.refused_as_view > refused {
+            tell(Event::Refused);
+        }
+        if hangs >= HANGS_MAX {
+            return Err(format!("given up after {HANGS_MAX} statements that never came back\nat {place}"));
+        }
+        run.forget_views(FOREIGN_VIEWS_MAX);
+    }
+    runner.shutdown();
+    Ok(())
 }
 
 fn at(record: &SltRecord, error: &str) -> String {
@@ -210,6 +311,12 @@ struct FileRun {
     tables: Tables,
     in_transaction: bool,
     score: Score,
+    place: Place,
+    shape: Shape,
+    /// Compares what has an order.
+    validator: Validator,
+    /// Compares what has none.
+    unordered: Validator,
 }
 
 impl FileRun {
@@ -221,6 +328,66 @@ impl FileRun {
         let micros = cell.and_then(|c| c.parse().ok()).ok_or("no time came back")?;
         server.set_clock(micros)?;
         self.check_views(&format!("SET CLOCK '{time}'"))
+    }
+
+    /// `timeout` is that of foreign files' statements.
+    fn new(target: &Target<'_>, mode: Mode, timeout: Option<Duration>) -> Result<Self, String> {
+        let (validator, unordered): (Validator, Validator) = match timeout {
+            None => (default_validator, unordered_validator),
+            Some(_) => (compare::foreign_validator, compare::foreign_unordered_validator),
+        };
+        let place = target.place(timeout);
+        Ok(FileRun {
+            mode,
+            admin: place.connect().map_err(|e| e.to_string())?,
+            views: Vec::new(),
+            tables: Tables::default(),
+            in_transaction: false,
+            score: Score::default(),
+            place,
+            shape: Shape::default(),
+            validator,
+            unordered,
+        })
+    }
+
+    fn runner(
+        &self,
+        protocol: Protocol,
+    ) -> Runner<Wire, impl sqllogictest::MakeConnection<Conn = Wire> + use<>> {
+        let (place, shape) = (self.place.clone(), Arc::clone(&self.shape));
+        let mut runner = Runner::new(move || {
+            let (place, shape) = (place.clone(), Arc::clone(&shape));
+            async move { place.connect().map(|client| Wire { client, protocol, place, shape }) }
+        });
+        runner.add_label(&self.mode.to_string());
+        runner.add_label(super::protocol_name(protocol));
+        runner
+    }
+
+    /// Runs a record, and does what the mode does around it.
+    fn record<M>(
+        &mut self,
+        i: usize,
+        record: &SltRecord,
+        records: &[SltRecord],
+        runner: &mut Runner<Wire, M>,
+    ) -> Result<(), String>
+    where
+        M: sqllogictest::MakeConnection<Conn = Wire>,
+    {
+        self.before(record);
+        runner.run(record.clone()).map_err(|e| e.display(false).to_string())?;
+        self.after(i, record, records, runner).map_err(|e| at(record, &e))
+    }
+
+    /// Drops the oldest views beyond `kept`.
+    fn forget_views(&mut self, kept: usize) {
+        let beyond = self.views.len().saturating_sub(kept);
+        for view in self.views.drain(..beyond) {
+            // One that cannot be dropped is in the way of nothing but its own relations.
+            self.admin.run(Protocol::Simple, &format!("DROP MATERIALIZED VIEW IF EXISTS {}", view.name)).ok();
+        }
     }
 
     fn before(&mut self, record: &SltRecord) {
@@ -252,7 +419,9 @@ impl FileRun {
             Record::Statement { sql, expected, conditions, .. } => {
                 if starts_with(sql, "BEGIN") || starts_with(sql, "START") {
                     self.in_transaction = true;
-                } else if ["COMMIT", "ROLLBACK", "END", "ABORT"].iter().any(|k| starts_with(sql, k)) {
+                } else if ["COMMIT", "ROLLBACK", "END", "ABORT"].iter().any(|k| starts_with(sql, k))
+                    && !starts_with(sql, "ROLLBACK TO")
+                {
                     self.in_transaction = false;
                 }
                 let succeeds = matches!(expected, StatementExpect::Ok | StatementExpect::Count(_));
@@ -290,7 +459,7 @@ impl FileRun {
                         Err(e) => return Err(format!("creating the view: {e}")),
                     },
                 };
-                runner.with_validator(unordered_validator);
+                runner.with_validator(self.unordered);
                 let compared = runner.run(Record::Query {
                     loc: loc.clone(),
                     conditions: Vec::new(),
@@ -305,7 +474,7 @@ impl FileRun {
                     },
                     retry: None,
                 });
-                runner.with_validator(default_validator);
+                runner.with_validator(self.validator);
                 compared.map(|_| ()).map_err(|e| format!("as a view: {}", e.display(false)))?;
                 self.check_view(&name, sql)
             }

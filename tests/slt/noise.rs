@@ -28,8 +28,12 @@ impl Tables {
                     admin.run(Protocol::Simple, &drop).map_err(|e| e.to_string())?;
                 }
             }
-            // A quoted name may hold blanks: such a table gets no noise.
-            ["CREATE", "TABLE", third] if third != "IF" && !third.starts_with('"') => {
+            // A quoted name may hold blanks, a query's columns have no types here: such a table gets no noise.
+            ["CREATE", "TABLE", third]
+                if third != "IF"
+                    && !third.starts_with('"')
+                    && !words.iter().any(|word| word.eq_ignore_ascii_case("as")) =>
+            {
                 let name = words[2];
                 let Some(open) = sql.find('(') else { return Ok(()) };
                 let Some(close) = sql.rfind(')') else { return Ok(()) };

@@ -1,13 +1,19 @@
 //! Tables: those that statements write, and those that a source fills.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+
+use datafusion::sql::sqlparser::ast::{Expr, Visitor};
 
 use crate::connectors::{Discovered, registry};
 use crate::database::objects::claim;
 use crate::database::{Database, Notice, connect, open};
 use crate::error::{Error, Result, SqlState};
-use crate::sql::ast::{ColumnDef, ObjectKind};
-use crate::sql::catalog::{Column, Entry, Object, ObjectId, Table};
+use crate::names::fold;
+use crate::sql::ast::{CheckDef, ColumnDef, ObjectKind};
+use crate::sql::catalog::{Check, Column, Entry, Object, ObjectId, Table};
+use crate::sql::plan::{Planner, SessionInfo};
+use crate::sql::walk::walk;
 use crate::sql::{Catalog, Name};
 
 /// Columns as declared, and the positions of the key's, which refuse NULL.
@@ -47,6 +53,60 @@ pub(crate) fn columns(declared: &[ColumnDef], key: &[String]) -> Result<(Vec<Col
     Ok((columns, positions))
 }
 
+/// Checks with the names that PostgreSQL would give them.
+///
+/// # Errors
+/// 42710 for a name twice.
+fn named_checks(table: &str, columns: &[Column], declared: &[CheckDef]) -> Result<Vec<Check>> {
+    let mut checks: Vec<Check> = Vec::with_capacity(declared.len());
+    for check in declared {
+        let taken = |name: &str| {
+            checks.iter().any(|c| c.name == name) || declared.iter().any(|d| d.name.as_deref() == Some(name))
+        };
+        let name = match &check.name {
+            Some(name) if checks.iter().any(|c| c.name == *name) => {
+                return Err(Error::new(
+                    SqlState::DUPLICATE_OBJECT,
+                    format!("constraint \"{name}\" for relation \"{table}\" already exists"),
+                ));
+            }
+            Some(name) => name.clone(),
+            None => {
+                let only = || {
+                    let mut named = columns.iter().filter(|c| mentions(&check.condition, &c.name));
+                    named.next().filter(|_| named.next().is_none()).map(|c| c.name.clone())
+                };
+                let stem = match check.column.clone().or_else(only) {
+                    Some(column) => format!("{table}_{column}_check"),
+                    None => format!("{table}_check"),
+                };
+                let numbered = (1..).map(|n| format!("{stem}{n}"));
+                let free = std::iter::once(stem.clone()).chain(numbered).find(|name| !taken(name));
+                free.unwrap_or(stem)
+            }
+        };
+        checks.push(Check { name, condition: check.condition.to_string() });
+    }
+    Ok(checks)
+}
+
+/// Whether an expression names a column.
+fn mentions(expr: &Expr, column: &str) -> bool {
+    struct Mentions<'a>(&'a str);
+    impl Visitor for Mentions<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let named = match expr {
+                Expr::Identifier(ident) => fold(ident) == self.0,
+                Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|ident| fold(ident) == self.0),
+                _ => false,
+            };
+            if named { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    walk(expr, &mut Mentions(column)).is_break()
+}
+
 /// A table's entry for a relation that a source offers.
 pub(crate) fn from_discovered(
     id: ObjectId,
@@ -56,7 +116,12 @@ pub(crate) fn from_discovered(
     found: &Discovered,
 ) -> Entry {
     let columns: Vec<Column> = found.schema.fields().iter().map(|f| Column::from_field(f)).collect();
-    let table = Table { columns, key: found.key.clone(), source: Some((source, found.upstream.clone())) };
+    let table = Table {
+        columns,
+        key: found.key.clone(),
+        source: Some((source, found.upstream.clone())),
+        checks: Vec::new(),
+    };
     Entry::new(id, name, owner, Object::Table(table))
 }
 
@@ -69,13 +134,19 @@ impl Database {
         if_not_exists: bool,
         columns: Vec<Column>,
         key: Vec<usize>,
+        checks: &[CheckDef],
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         let Some(name) = claim(&self.catalog(), ObjectKind::Table, name, if_not_exists, &mut notices)? else {
             return Ok(notices);
         };
-        let object = Object::Table(Table { columns, key, source: None });
+        let checks = named_checks(&name, &columns, checks)?;
+        let object = Object::Table(Table { columns, key, source: None, checks });
         let entry = Entry::new(self.new_id()?, name, owner, object);
+        // What cannot be checked must not be declared.
+        let mut with_it = (*self.catalog()).clone();
+        with_it.insert(entry.clone())?;
+        Planner::new(&with_it, &SessionInfo::default(), None).plan_checks(&entry)?;
         self.create_inputs(std::slice::from_ref(&entry))?;
         self.add_inputs(std::slice::from_ref(&entry))?;
         Ok(notices)

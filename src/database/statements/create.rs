@@ -84,9 +84,9 @@ impl Session {
             Statement::CreateConnection(c) => db.create_connection(&owner, c),
             Statement::CreateSource(c) => db.create_source(&owner, c),
             Statement::CreateTable(c) => match &c.body {
-                TableBody::Columns { columns, key } => {
+                TableBody::Columns { columns, key, checks } => {
                     let (columns, key) = table::columns(columns, key)?;
-                    db.create_table(&owner, &c.name, c.if_not_exists, columns, key)
+                    db.create_table(&owner, &c.name, c.if_not_exists, columns, key, checks)
                 }
                 TableBody::Source { source, reference } => {
                     db.create_table_from_source(&owner, &c.name, c.if_not_exists, source, reference)
@@ -167,7 +167,8 @@ impl Session {
         let owner = self.options.user.clone();
         self.database
             .blocking(move |db| {
-                let object = Object::Table(Table { columns, key: Vec::new(), source: None });
+                let object =
+                    Object::Table(Table { columns, key: Vec::new(), source: None, checks: Vec::new() });
                 let entry = Entry::new(db.new_id()?, name, &owner, object);
                 db.create_inputs(std::slice::from_ref(&entry))?;
                 let schema = open::input(&entry).map(|input| input.schema);

@@ -21,7 +21,7 @@ use crate::sql::plan::{ConflictAction, InsertPlan, RowExpressions};
 pub(crate) fn table_ref(entry: &Entry) -> Result<Arc<TableRef>> {
     let schema = entry.schema().ok_or_else(|| Error::internal("a table without columns"))?;
     let (id, name, key) = (entry.id.collection(), entry.name.clone(), entry.key().to_vec());
-    Ok(Arc::new(TableRef { id, name, schema, key }))
+    Ok(Arc::new(TableRef { id, name, schema, key, checks: None }))
 }
 
 impl Session {
@@ -72,7 +72,11 @@ impl Session {
         let entry = catalog.get(id).ok_or_else(|| {
             Error::new(SqlState::UNDEFINED_TABLE, "the table was dropped while the statement was planned")
         })?;
-        table_ref(entry)
+        let mut table = table_ref(entry)?;
+        if let Some(checks) = self.with_planner(|p| p.plan_checks(entry))? {
+            Arc::make_mut(&mut table).checks = Some(checks);
+        }
+        Ok(table)
     }
 
     /// Gets the transaction ready to write.

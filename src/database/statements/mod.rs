@@ -114,6 +114,11 @@ impl Session {
             Statement::Begin(begin) => self.begin(*begin).await,
             Statement::Commit => self.commit().await,
             Statement::Rollback => self.rollback().await,
+            Statement::Savepoint(name) => self.savepoint(name),
+            Statement::Release(name) => self.release(name),
+            Statement::RollbackTo(name) => self.rollback_to(name).await,
+            // Every write is visible when it is answered.
+            Statement::Flush => Ok(Outcome::done("FLUSH")),
             Statement::Discard(discard) => self.discard(*discard),
             Statement::Prepare(prepare) => self.prepare_statement(prepare),
             Statement::Execute(execute) => self.execute_statement(execute).await,

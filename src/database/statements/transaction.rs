@@ -29,6 +29,8 @@ impl Session {
 
     pub(crate) async fn commit(&mut self) -> Result<Outcome> {
         let Some(transaction) = self.transaction.take_if(|t| t.block) else {
+            // What a string of statements did before is committed, as in PostgreSQL.
+            self.end_implicit(true).await?;
             return Ok(no_block("COMMIT"));
         };
         self.close_transaction_cursors();
@@ -53,12 +55,39 @@ impl Session {
 
     pub(crate) async fn rollback(&mut self) -> Result<Outcome> {
         let Some(transaction) = self.transaction.take_if(|t| t.block) else {
+            // What a string of statements did before is undone, as in PostgreSQL.
+            self.end_implicit(false).await?;
             return Ok(no_block("ROLLBACK"));
         };
         self.close_transaction_cursors();
         self.settings.end(false);
         self.undo_created(transaction.created).await;
         Ok(Outcome::done("ROLLBACK"))
+    }
+
+    pub(crate) fn savepoint(&mut self, name: &str) -> Result<Outcome> {
+        let settings = self.settings.clone();
+        self.in_block("SAVEPOINT")?.savepoint(name.to_string(), settings);
+        Ok(Outcome::done("SAVEPOINT"))
+    }
+
+    pub(crate) fn release(&mut self, name: &str) -> Result<Outcome> {
+        self.in_block("RELEASE SAVEPOINT")?.release(name)?;
+        Ok(Outcome::done("RELEASE"))
+    }
+
+    pub(crate) async fn rollback_to(&mut self, name: &str) -> Result<Outcome> {
+        let (settings, created) = self.in_block("ROLLBACK TO SAVEPOINT")?.rollback_to(name)?;
+        self.settings.restore(settings);
+        self.undo_created(created).await;
+        Ok(Outcome::done("ROLLBACK"))
+    }
+
+    /// The block that a statement can only be run in.
+    fn in_block(&mut self, what: &str) -> Result<&mut Transaction> {
+        self.transaction.as_mut().filter(|t| t.block).ok_or_else(|| {
+            Error::new(SqlState("25P01"), format!("{what} can only be used in transaction blocks"))
+        })
     }
 
     /// Drops what a transaction has created.

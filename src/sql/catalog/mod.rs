@@ -14,7 +14,8 @@ use std::sync::Arc;
 pub use depend::DropOrder;
 pub use object::uuid_text::UuidText;
 pub use object::{
-    Column, Connection, Entry, Index, MaterializedView, Object, ObjectId, Secret, Sink, Source, Table, View,
+    Check, Column, Connection, Entry, Index, MaterializedView, Object, ObjectId, Secret, Sink, Source, Table,
+    View,
 };
 
 use crate::error::{Error, Result, SqlState};

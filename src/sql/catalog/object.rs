@@ -146,6 +146,18 @@ pub struct Table {
     pub key: Vec<usize>,
     /// The source that fills it and the upstream's name of it; `None`: it is written by statements.
     pub source: Option<(ObjectId, String)>,
+    /// CHECK constraints.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+}
+
+/// A CHECK constraint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Its name, another for each of a table.
+    pub name: String,
+    /// What every row must fulfil, or leave unknown, as SQL.
+    pub condition: String,
 }
 
 /// CREATE SOURCE.

@@ -1,6 +1,6 @@
 //! SHOW CREATE: the statement that makes an object, regenerated from what the catalog holds.
 
-use super::{Catalog, Column, Entry, Object, ObjectId};
+use super::{Catalog, Check, Column, Entry, Object, ObjectId};
 use crate::declared::{Envelope, FormatSpec, OptionList, OptionValue};
 use crate::names::{quote, quote_literal};
 
@@ -20,7 +20,7 @@ impl Catalog {
                     "CREATE TABLE {name} FROM SOURCE {} (REFERENCE {reference})",
                     self.name_of(*source)
                 ),
-                None => format!("CREATE TABLE {name} {}", column_list(&t.columns, &t.key)),
+                None => format!("CREATE TABLE {name} {}", column_list(&t.columns, &t.key, &t.checks)),
             },
             Object::Source(_) => self.create_source(entry),
             Object::View(v) => format!("CREATE VIEW {name}{} AS {}", names(&v.columns), v.query),
@@ -61,7 +61,7 @@ impl Catalog {
         let declared = &s.columns[..s.columns.len().saturating_sub(s.includes.len())];
         if !declared.is_empty() {
             sql.push(' ');
-            sql.push_str(&column_list(declared, if s.key_declared { &s.key } else { &[] }));
+            sql.push_str(&column_list(declared, if s.key_declared { &s.key } else { &[] }, &[]));
         }
         sql.push_str(" FROM ");
         self.push_endpoint(&mut sql, &s.kind, s.connection, &s.options);
@@ -96,7 +96,7 @@ impl Catalog {
 }
 
 /// `(id bigint NOT NULL, …, PRIMARY KEY (id))`
-fn column_list(columns: &[Column], key: &[usize]) -> String {
+fn column_list(columns: &[Column], key: &[usize], checks: &[Check]) -> String {
     let mut parts: Vec<String> = columns
         .iter()
         .map(|c| {
@@ -114,6 +114,9 @@ fn column_list(columns: &[Column], key: &[usize]) -> String {
     if !key.is_empty() {
         let key: Vec<_> = key.iter().filter_map(|i| columns.get(*i)).map(|c| quote(&c.name)).collect();
         parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
+    }
+    for check in checks {
+        parts.push(format!("CONSTRAINT {} CHECK ({})", quote(&check.name), check.condition));
     }
     format!("({})", parts.join(", "))
 }

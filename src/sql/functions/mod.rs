@@ -16,6 +16,7 @@ mod math;
 mod numbers;
 mod one_type;
 pub mod operators;
+pub mod quantified;
 pub mod regexp;
 mod rounding;
 pub mod series;
@@ -82,6 +83,7 @@ impl Functions {
             .chain(rounding::functions())
             .chain(numbers::functions())
             .chain([length::array_length()])
+            .chain(quantified::functions())
             .chain(temporal::functions())
             .chain(windows::functions());
         let theirs = SessionStateDefaults::default_scalar_functions()

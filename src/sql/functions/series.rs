@@ -15,6 +15,11 @@ use crate::error::{Error, Result, SqlState};
 /// A kept view holds a series as constant rows, at most this many.
 const ROWS_MAX: usize = 10_000;
 
+/// Whether the list that a function gives is a set of rows, where rows are asked for.
+pub fn returns_rows(name: &str) -> bool {
+    matches!(name, "generate_series" | "unnest")
+}
+
 /// What a call in FROM gives.
 pub enum Series {
     /// Constant rows.

@@ -3,11 +3,22 @@
 use datafusion::sql::sqlparser::ast::{self as sql, ColumnOption, TableConstraint};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{StatementParser, column_of};
+use super::{StatementParser, column_of, parse_query};
 use crate::error::{Error, Result, SqlState};
-use crate::names::fold;
-use crate::sql::ast::{ColumnDef, CreateIndex, CreateSecret, CreateTable, CreateView, Statement, TableBody};
+use crate::names::{fold, quote};
+use crate::sql::ast::{
+    CheckDef, ColumnDef, CreateIndex, CreateSecret, CreateTable, CreateView, Statement, TableBody,
+};
 use crate::types::sql_type_of;
+
+/// What stands in the parentheses of CREATE TABLE and CREATE SOURCE.
+#[derive(Default)]
+pub(super) struct ColumnList {
+    pub(super) columns: Vec<ColumnDef>,
+    /// Columns of the primary key; empty: none.
+    pub(super) key: Vec<String>,
+    pub(super) checks: Vec<CheckDef>,
+}
 
 impl StatementParser<'_> {
     pub(super) fn create(&mut self) -> Result<Statement> {
@@ -125,8 +136,11 @@ impl StatementParser<'_> {
             self.expect_word("as")?;
             self.table_query(columns)?
         } else {
-            let (columns, key) = self.column_list()?;
-            TableBody::Columns { columns, key }
+            let ColumnList { columns, key, checks } = self.column_list()?;
+            match self.word("as") {
+                true => self.typed_query(&columns, &key, &checks)?,
+                false => TableBody::Columns { columns, key, checks },
+            }
         };
         if matches!(
             self.peek_word().as_deref(),
@@ -164,13 +178,44 @@ impl StatementParser<'_> {
         Ok(TableBody::Query { columns, query, with_data })
     }
 
-    /// `(column type constraints, …, PRIMARY KEY (a, b))`: the columns, and those of the key.
-    pub(super) fn column_list(&mut self) -> Result<(Vec<ColumnDef>, Vec<String>)> {
+    /// `(a bigint, b text) AS SELECT …`, which PostgreSQL does not have: the query's columns are cast to these types.
+    fn typed_query(
+        &mut self,
+        columns: &[ColumnDef],
+        key: &[String],
+        checks: &[CheckDef],
+    ) -> Result<TableBody> {
+        let constrained = !key.is_empty()
+            || !checks.is_empty()
+            || columns.iter().any(|c| c.not_null || c.default.is_some());
+        if constrained {
+            return Err(Error::unsupported("constraints in CREATE TABLE … AS").at(self.position()));
+        }
+        let TableBody::Query { query, with_data, .. } = self.table_query(Vec::new())? else {
+            return Err(Error::internal("a table's query is a query"));
+        };
+        let cast = |c: &ColumnDef| format!("{0}::{1} AS {0}", quote(&c.name), c.data_type);
+        let casts: Vec<String> = columns.iter().map(cast).collect();
+        let names: Vec<String> = columns.iter().map(|c| quote(&c.name)).collect();
+        let text = format!("SELECT {} FROM (SELECT 1) AS q({})", casts.join(", "), names.join(", "));
+        let mut outer = parse_query(&text)?;
+        if let sql::SetExpr::Select(select) = outer.body.as_mut()
+            && let Some(sql::TableWithJoins { relation: sql::TableFactor::Derived { subquery, .. }, .. }) =
+                select.from.first_mut()
+        {
+            *subquery = query;
+        }
+        Ok(TableBody::Query { columns: Vec::new(), query: outer, with_data })
+    }
+
+    /// `(column type constraints, …, PRIMARY KEY (a, b))`: the columns, those of the key, and the checks.
+    pub(super) fn column_list(&mut self) -> Result<ColumnList> {
         self.expect(&Token::LParen)?;
         let mut columns: Vec<ColumnDef> = Vec::new();
+        let mut checks: Vec<CheckDef> = Vec::new();
         let mut key: Option<Vec<String>> = None;
         if self.p.consume_token(&Token::RParen) {
-            return Ok((columns, Vec::new()));
+            return Ok(ColumnList::default());
         }
         loop {
             let position = self.position();
@@ -183,8 +228,13 @@ impl StatementParser<'_> {
             } else {
                 let parsed = self.p.parse_optional_table_constraint();
                 match self.lift(parsed)? {
+                    Some(TableConstraint::Check(check)) => {
+                        let name = check.name.as_ref().map(fold);
+                        checks.push(CheckDef { name, column: None, condition: *check.expr });
+                        None
+                    }
                     Some(constraint) => Some(table_key(constraint).map_err(|e| e.at(position))?),
-                    None => self.column(&mut columns)?,
+                    None => self.column(&mut columns, &mut checks)?,
                 }
             };
             if let Some(declared) = declared {
@@ -214,11 +264,15 @@ impl StatementParser<'_> {
                 }
             }
         }
-        Ok((columns, key))
+        Ok(ColumnList { columns, key, checks })
     }
 
     /// One column; answers with its name when it is the primary key.
-    fn column(&mut self, columns: &mut Vec<ColumnDef>) -> Result<Option<Vec<String>>> {
+    fn column(
+        &mut self,
+        columns: &mut Vec<ColumnDef>,
+        checks: &mut Vec<CheckDef>,
+    ) -> Result<Option<Vec<String>>> {
         let position = self.position();
         if !matches!(self.p.peek_token_ref().token, Token::Word(_)) {
             return Err(self.unexpected());
@@ -250,6 +304,11 @@ impl StatementParser<'_> {
                 ColumnOption::NotNull => column.not_null = true,
                 ColumnOption::Default(expr) => column.default = Some(expr),
                 ColumnOption::PrimaryKey(_) => is_key = true,
+                ColumnOption::Check(check) => checks.push(CheckDef {
+                    name: option.name.as_ref().or(check.name.as_ref()).map(fold),
+                    column: Some(name.clone()),
+                    condition: *check.expr,
+                }),
                 other => {
                     return Err(Error::unsupported(format!("column constraint {}", constraint_name(&other)))
                         .at(position));
@@ -272,7 +331,6 @@ fn constraint_name(option: &ColumnOption) -> &'static str {
     match option {
         ColumnOption::Unique(_) => "UNIQUE",
         ColumnOption::ForeignKey(_) => "REFERENCES",
-        ColumnOption::Check(_) => "CHECK",
         ColumnOption::Generated { .. } | ColumnOption::Identity(_) => "GENERATED",
         ColumnOption::Collation(_) => "COLLATE",
         _ => "of this kind",
@@ -292,7 +350,6 @@ fn table_key(constraint: TableConstraint) -> Result<Vec<String>> {
             .collect(),
         TableConstraint::Unique(_) => Err(Error::unsupported("UNIQUE constraint")),
         TableConstraint::ForeignKey(_) => Err(Error::unsupported("FOREIGN KEY constraint")),
-        TableConstraint::Check(_) => Err(Error::unsupported("CHECK constraint")),
         other => Err(Error::unsupported(format!("constraint {other}"))),
     }
 }

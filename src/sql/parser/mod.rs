@@ -29,12 +29,15 @@ pub(crate) use windowed::PARTITIONED;
 
 use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, fold, is_reserved};
-use crate::sql::ast::{Parsed, Statement};
+use crate::sql::ast::{CreateTable, Parsed, Show, Statement, TableBody};
 use crate::sql::walk::walk;
 use crate::types::{SqlType, sql_type_of};
 
 /// The dialect of everything that is read.
 pub(crate) static DIALECT: TidemillDialect = TidemillDialect;
+
+/// What `ROWS FROM (f(…), …)` is called in the tree: a function of functions.
+pub(crate) const ROWS_FROM: &str = "rows from";
 
 /// How deep expressions and queries may nest.
 const RECURSION_LIMIT: usize = 128;
@@ -161,6 +164,90 @@ fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     joined
 }
 
+/// `TABLE t` as `SELECT * FROM t`: sqlparser would lose what stands behind the name.
+fn table_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    const BEFORE: [&str; 10] =
+        ["as", "for", "union", "intersect", "except", "all", "distinct", "explain", "analyze", "verbose"];
+    const BEFORE_QUERY: [&str; 17] = [
+        "copy", "from", "in", "exists", "any", "some", "all", "as", "join", "lateral", "array", "not", "and",
+        "or", "where", "select", "on",
+    ];
+    let word = |token: &TokenWithSpan| match &token.token {
+        Token::Word(w) if w.quote_style.is_none() => Some(w.value.to_ascii_lowercase()),
+        _ => None,
+    };
+    let mut read: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    // The last two that are no blanks.
+    let (mut last, mut before_last): (Option<TokenWithSpan>, Option<TokenWithSpan>) = (None, None);
+    for i in 0..tokens.len() {
+        let token = &tokens[i];
+        if matches!(token.token, Token::Whitespace(_)) {
+            read.push(token.clone());
+            continue;
+        }
+        let begins_query = || match &last {
+            None => true,
+            Some(t) if matches!(t.token, Token::SemiColon | Token::RParen) => true,
+            // A parenthesis around a query, not a function's.
+            Some(t) if t.token == Token::LParen => match &before_last {
+                Some(TokenWithSpan { token: Token::Word(_), .. }) => {
+                    before_last.as_ref().and_then(word).is_some_and(|w| BEFORE_QUERY.contains(&w.as_str()))
+                }
+                _ => true,
+            },
+            Some(t) => {
+                let into = before_last.as_ref().and_then(word).is_some_and(|w| w == "into");
+                into || word(t).is_some_and(|w| BEFORE.contains(&w.as_str()))
+            }
+        };
+        let names = || {
+            let next = tokens[i + 1..].iter().find(|t| !matches!(t.token, Token::Whitespace(_)));
+            next.is_some_and(|t| matches!(t.token, Token::Word(_)))
+        };
+        if word(token).as_deref() == Some("table") && begins_query() && names() {
+            for part in [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")] {
+                read.push(TokenWithSpan { token: part, span: token.span });
+            }
+        } else {
+            read.push(token.clone());
+        }
+        before_last = last.replace(token.clone());
+    }
+    read
+}
+
+/// `FROM ROWS FROM (f(…))` as a call of [`ROWS_FROM`], which sqlparser can read.
+fn rows_from(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let significant: Vec<usize> =
+        (0..tokens.len()).filter(|i| !matches!(tokens[*i].token, Token::Whitespace(_))).collect();
+    let is = |tokens: &[TokenWithSpan], i: usize, words: &[&str]| match &tokens[i].token {
+        Token::Word(w) => w.quote_style.is_none() && words.iter().any(|x| w.value.eq_ignore_ascii_case(x)),
+        _ => false,
+    };
+    let mut gone = Vec::new();
+    for around in significant.windows(6) {
+        let [before, rows, from, open, name, call] = around else { continue };
+        let begins = is(&tokens, *before, &["from", "join", "lateral"])
+            || (tokens[*before].token == Token::Comma && !is(&tokens, *name, &["select", "values", "with"]));
+        let calls = matches!(tokens[*name].token, Token::Word(_)) && tokens[*call].token == Token::LParen;
+        if begins
+            && calls
+            && is(&tokens, *rows, &["rows"])
+            && is(&tokens, *from, &["from"])
+            && tokens[*open].token == Token::LParen
+        {
+            let end = tokens[*from].span.end;
+            tokens[*rows].token = Token::make_word(ROWS_FROM, Some('"'));
+            tokens[*rows].span.end = end;
+            gone.push(*from);
+        }
+    }
+    for i in gone.into_iter().rev() {
+        tokens.remove(i);
+    }
+    tokens
+}
+
 fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
     let mut tokens =
         Tokenizer::new(&DIALECT, source.text()).tokenize_with_location().map(join_strings).map_err(|e| {
@@ -180,7 +267,12 @@ fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
         })?;
     asof::mark(&mut tokens);
     depth::check(&tokens, source)?;
-    Ok(tokens)
+    let empty = |t: &&TokenWithSpan| matches!(&t.token, Token::Word(w) if w.quote_style.is_some() && w.value.is_empty());
+    if let Some(token) = tokens.iter().find(empty) {
+        let message = "zero-length delimited identifier at or near \"\"\"\"";
+        return Err(Error::new(SqlState::SYNTAX_ERROR, message).at(source.position_of(token)));
+    }
+    Ok(table_queries(rows_from(tokens)))
 }
 
 fn relative(location: Location, origin: Location) -> Location {
@@ -213,7 +305,7 @@ impl<'a> StatementParser<'a> {
             };
         };
         match word.as_str() {
-            "select" | "values" | "table" | "with" => Ok(Statement::Query(self.query()?)),
+            "select" | "values" | "with" => self.select(),
             "insert" | "update" | "delete" => self.dml(),
             "truncate" => self.truncate(),
             "copy" => self.copy(),
@@ -232,6 +324,16 @@ impl<'a> StatementParser<'a> {
             "begin" | "start" => self.begin(),
             "commit" | "end" => self.commit(),
             "rollback" | "abort" => self.rollback(),
+            "describe" => {
+                self.p.advance_token();
+                Ok(Statement::Show(Show::Columns(self.name()?)))
+            }
+            "savepoint" => self.savepoint(),
+            "release" => self.release(),
+            "flush" => {
+                self.p.advance_token();
+                Ok(Statement::Flush)
+            }
             "discard" => self.discard(),
             "prepare" => self.prepare(),
             "execute" => self.execute(),
@@ -240,11 +342,28 @@ impl<'a> StatementParser<'a> {
             "wait" => self.wait_for_sink(),
             "validate" => self.validate_connection(),
             "replay" | "verify" | "grant" | "revoke" | "listen" | "notify" | "unlisten" | "lock"
-            | "vacuum" | "analyze" | "analyse" | "cluster" | "reindex" | "call" | "do" | "merge"
-            | "savepoint" | "release" | "move" | "refresh" | "checkpoint" | "load" | "security"
-            | "reassign" | "import" => Err(Error::unsupported(word.to_ascii_uppercase())),
+            | "vacuum" | "analyze" | "analyse" | "cluster" | "reindex" | "call" | "do" | "merge" | "move"
+            | "refresh" | "checkpoint" | "load" | "security" | "reassign" | "import" => {
+                Err(Error::unsupported(word.to_ascii_uppercase()))
+            }
             _ => Err(self.unexpected()),
         }
+    }
+
+    /// A query; `SELECT … INTO t` makes a table.
+    fn select(&mut self) -> Result<Statement> {
+        let mut query = self.query()?;
+        let into = match query.body.as_mut() {
+            sql::SetExpr::Select(select) => select.into.take(),
+            _ => None,
+        };
+        let Some(into) = into else { return Ok(Statement::Query(query)) };
+        if into.temporary || into.unlogged {
+            return Err(Error::unsupported("SELECT INTO TEMPORARY or UNLOGGED"));
+        }
+        let name = Name::from_object_name(&into.name)?;
+        let body = TableBody::Query { columns: Vec::new(), query, with_data: true };
+        Ok(Statement::CreateTable(Box::new(CreateTable { name, if_not_exists: false, body })))
     }
 
     /// INSERT, UPDATE, DELETE: sqlparser's, and what PostgreSQL does not have refused.

@@ -134,9 +134,21 @@ impl StatementParser<'_> {
         }
         self.end_of_transaction()?;
         if self.word("to") {
-            return Err(Error::unsupported("ROLLBACK TO SAVEPOINT"));
+            self.word("savepoint");
+            return Ok(Statement::RollbackTo(self.ident()?));
         }
         Ok(Statement::Rollback)
+    }
+
+    pub(super) fn savepoint(&mut self) -> Result<Statement> {
+        self.expect_word("savepoint")?;
+        Ok(Statement::Savepoint(self.ident()?))
+    }
+
+    pub(super) fn release(&mut self) -> Result<Statement> {
+        self.expect_word("release")?;
+        self.word("savepoint");
+        Ok(Statement::Release(self.ident()?))
     }
 
     fn end_of_transaction(&mut self) -> Result<()> {

@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::StatementParser;
+use super::create::ColumnList;
 use super::options::{finish, take, take_bool};
 use crate::declared::{Envelope, Include, OptionList, OptionValue};
 use crate::error::{Error, Result, SqlState};
@@ -67,10 +68,13 @@ impl StatementParser<'_> {
     pub(super) fn create_source(&mut self) -> Result<Statement> {
         let if_not_exists = self.if_not_exists();
         let name = self.name()?;
-        let (columns, key) = match self.p.peek_token_ref().token {
+        let ColumnList { columns, key, checks } = match self.p.peek_token_ref().token {
             Token::LParen => self.column_list()?,
-            _ => (Vec::new(), Vec::new()),
+            _ => ColumnList::default(),
         };
+        if !checks.is_empty() {
+            return Err(Error::unsupported("CHECK constraints of a source"));
+        }
         let mut source = CreateSource {
             name,
             if_not_exists,

@@ -17,6 +17,7 @@ use datafusion::sql::planner::ContextProvider;
 use datafusion::sql::sqlparser::ast::DataType as SqlDataType;
 
 use super::asof::AsofJoins;
+use super::from_names::ShortAliases;
 use super::joins::{MergedOperands, MergingJoins};
 use super::unknown::UnknownOperands;
 use super::{Mentioned, Planner, Purpose, SessionInfo, SystemCatalog, output};
@@ -40,7 +41,7 @@ pub(super) struct Resolver<'a> {
     purpose: Purpose,
     functions: &'static Functions,
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
-    relation_planners: [Arc<dyn RelationPlanner>; 2],
+    relation_planners: [Arc<dyn RelationPlanner>; 3],
     uses: Mentioned,
 }
 
@@ -67,7 +68,11 @@ impl<'a> Resolver<'a> {
             purpose,
             functions,
             expr_planners,
-            relation_planners: [Arc::new(AsofJoins), Arc::new(MergingJoins::default())],
+            relation_planners: [
+                Arc::new(AsofJoins),
+                Arc::new(ShortAliases),
+                Arc::new(MergingJoins::default()),
+            ],
             uses: Mentioned::default(),
         }
     }

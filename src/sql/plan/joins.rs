@@ -19,9 +19,10 @@ use datafusion::logical_expr::planner::{
 use datafusion::logical_expr::{EmptyRelation, Expr, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr as Tree, Ident, Join as JoinTree, JoinConstraint as Constraint, JoinOperator,
-    ObjectName, Query, Select, TableAlias, TableFactor, TableWithJoins, VisitorMut,
+    ObjectName, Query, Select, TableAlias, TableFactor, TableWithJoins, Value, VisitorMut,
 };
 
+use super::table_functions::{self, Functions};
 use super::{asof, naming};
 use crate::error::{Error, SqlState};
 use crate::names::fold;
@@ -32,7 +33,7 @@ const WHERE: &str = "\u{1}where";
 
 /// Makes one relation of a FROM list that merges columns, its WHERE included.
 pub(super) fn gather(select: &mut Select) {
-    if !select.from.iter().any(merges) || select.from.iter().any(is_lateral) {
+    if !select.from.iter().any(is_ours) || select.from.iter().any(is_lateral) {
         return;
     }
     let mut items = select.from.drain(..).map(nested);
@@ -64,6 +65,9 @@ pub(super) fn plain_table(name: ObjectName, alias: Option<TableAlias>) -> TableF
 }
 
 fn nested(item: TableWithJoins) -> TableFactor {
+    if item.joins.is_empty() {
+        return item.relation;
+    }
     TableFactor::NestedJoin { table_with_joins: Box::new(item), alias: None }
 }
 
@@ -121,6 +125,20 @@ impl ExprPlanner for MergedOperands {
     }
 }
 
+/// Whether DataFusion cannot plan the item: columns are merged, or functions are called over columns.
+fn is_ours(item: &TableWithJoins) -> bool {
+    merges(item) || depends(item)
+}
+
+/// Whether functions are called over columns of what stands before them.
+fn depends(item: &TableWithJoins) -> bool {
+    let inside = |factor: &TableFactor| match factor {
+        TableFactor::NestedJoin { table_with_joins, .. } => depends(table_with_joins),
+        factor => table_functions::is_dependent(factor),
+    };
+    inside(&item.relation) || item.joins.iter().any(|join| inside(&join.relation))
+}
+
 /// Whether columns are merged, in parentheses without an alias, too.
 fn merges(item: &TableWithJoins) -> bool {
     let inside = |factor: &TableFactor| matches!(factor, TableFactor::NestedJoin { table_with_joins, .. } if merges(table_with_joins));
@@ -137,8 +155,7 @@ fn merges(item: &TableWithJoins) -> bool {
 /// Whether a relation may refer to those before it, which only DataFusion's planner can resolve.
 fn is_lateral(item: &TableWithJoins) -> bool {
     let factor = |factor: &TableFactor| match factor {
-        TableFactor::Derived { lateral, .. } | TableFactor::Function { lateral, .. } => *lateral,
-        TableFactor::UNNEST { .. } => true,
+        TableFactor::Derived { lateral, .. } => *lateral,
         TableFactor::NestedJoin { table_with_joins, .. } => is_lateral(table_with_joins),
         _ => false,
     };
@@ -171,16 +188,24 @@ impl RelationPlanner for MergingJoins {
     ) -> Result<RelationPlanning> {
         match relation {
             TableFactor::NestedJoin { table_with_joins, alias }
-                if merges(&table_with_joins) && !is_lateral(&table_with_joins) =>
+                if is_ours(&table_with_joins) && !is_lateral(&table_with_joins) =>
             {
                 let side = self.joined(*table_with_joins, context)?;
                 // Behind an alias there is nothing left but the merged columns.
                 let plan = if alias.is_some() { side.visible()? } else { marked(side)? };
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
             }
-            other => Ok(RelationPlanning::Original(Box::new(other))),
+            other => match known_functions(&other, context) {
+                Some(functions) => Ok(RelationPlanning::Planned(Box::new(functions.alone(context)?))),
+                None => Ok(RelationPlanning::Original(Box::new(other))),
+            },
         }
     }
+}
+
+/// The functions that a FROM item is made of, if they are known.
+fn known_functions(factor: &TableFactor, context: &dyn RelationPlannerContext) -> Option<Functions> {
+    table_functions::functions(factor, &|name| context.context_provider().get_function_meta(name).is_some())
 }
 
 /// A merged column and those that it hides.
@@ -264,6 +289,11 @@ impl MergingJoins {
             let plan = LogicalPlanBuilder::from(left.plan).filter(condition)?.build()?;
             return Ok(Side { plan, ..left });
         }
+        if table_functions::is_dependent(&join.relation)
+            && let Some(functions) = known_functions(&join.relation, context)
+        {
+            return lateral(left, functions, kind, constraint, context);
+        }
         let right = self.factor(join.relation, context)?;
         let names: Vec<String> = match constraint {
             Constraint::On(condition) => {
@@ -331,6 +361,49 @@ impl MergingJoins {
         let plan = LogicalPlanBuilder::from(joined.plan).project(columns)?.build()?;
         merged.extend(joined.merged.into_iter().filter(|m| !gone.contains(&m.column)));
         Ok(Side { plan, merged })
+    }
+}
+
+/// Functions called for each row of the left side.
+fn lateral(
+    left: Side,
+    mut functions: Functions,
+    kind: JoinType,
+    constraint: Constraint,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Side> {
+    functions.arguments(|expr| resolved(expr, &[&left]));
+    let condition = match constraint {
+        Constraint::None => None,
+        Constraint::On(Tree::Value(v)) if v.value == Value::Boolean(true) => None,
+        Constraint::On(condition) => Some(condition),
+        Constraint::Using(_) | Constraint::Natural => {
+            return Err(
+                Error::unsupported("USING and NATURAL with a function of the left side's columns").into()
+            );
+        }
+    };
+    match (kind, &condition) {
+        (JoinType::Inner, _) | (JoinType::Left, None) => {}
+        (JoinType::Left, Some(_)) => {
+            return Err(Error::unsupported("LEFT JOIN LATERAL with a condition other than true").into());
+        }
+        _ => {
+            return Err(Error::new(SqlState("42P10"), "invalid reference to FROM-clause entry")
+                .with_detail("The combining JOIN type must be INNER or LEFT for a LATERAL reference.")
+                .into());
+        }
+    }
+    let plan = functions.beside(left.plan.clone(), kind == JoinType::Left, context)?;
+    let side = Side { plan, ..left };
+    match condition {
+        None => Ok(side),
+        Some(condition) => {
+            let schema = Arc::clone(side.plan.schema());
+            let condition = context.sql_to_expr(resolved(condition, &[&side]), &schema)?;
+            let plan = LogicalPlanBuilder::from(side.plan.clone()).filter(condition)?.build()?;
+            Ok(Side { plan, ..side })
+        }
     }
 }
 

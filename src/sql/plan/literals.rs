@@ -50,6 +50,14 @@ pub(super) fn type_number(expr: &mut Expr) {
         };
         let literal = std::mem::replace(expr, Expr::Value(Value::Null.into()));
         *expr = cast(literal, data_type);
+    } else if let Some((whole, fraction)) = digits.split_once('.') {
+        let precision = whole.trim_start_matches('0').len() + fraction.len();
+        if precision > usize::from(DECIMAL128_MAX_PRECISION) {
+            // A type that nobody has: it is refused by name.
+            let (precision, scale) = (precision as u64, i64::try_from(fraction.len()).unwrap_or(i64::MAX));
+            let data_type = DataType::Numeric(ExactNumberInfo::PrecisionAndScale(precision, scale));
+            *expr = cast(Expr::Value(Value::SingleQuotedString(digits).into()), data_type);
+        }
     }
 }
 

@@ -6,12 +6,14 @@
 //! finally every output column gets the Arrow type that carries its PostgreSQL type ([`output`]).
 //! Errors come back as PostgreSQL's, with their place in the text ([`error`]).
 
-mod any;
+mod any_all;
 mod asof;
 mod collecting;
 mod context;
+mod distinct;
 mod dml;
 mod error;
+mod from_names;
 mod grouping;
 mod intervals;
 mod joins;
@@ -19,14 +21,18 @@ mod literals;
 mod locate;
 mod named_windows;
 mod naming;
+mod order_names;
 mod output;
+mod parameters;
 mod patterns;
 mod rewrite;
 mod rows;
 mod semantics;
 mod set_operations;
 mod set_returning;
+mod table_functions;
 mod unknown;
+mod values;
 mod windowed;
 mod windows;
 
@@ -195,6 +201,8 @@ impl<'a> Planner<'a> {
     ) -> Result<PlannedQuery> {
         let locate = |e: Error| locate::attach(e, query, text);
         let mut rewritten = query.clone();
+        from_names::unqualify(&mut rewritten);
+        order_names::separate(&mut rewritten);
         rewrite::query(&mut rewritten).map_err(locate)?;
         self.plan_rewritten(rewritten, params, purpose)
             .map_err(|e| error::from_datafusion(e, query, text))
@@ -210,7 +218,7 @@ impl<'a> Planner<'a> {
     ) -> datafusion::error::Result<Result<PlannedQuery>> {
         let resolver = Resolver::new(self.catalog, self.session, self.system, purpose);
         let mut declared: Vec<Option<FieldRef>> = params.to_vec();
-        rewrite::infer_cast_parameters(&query, &mut declared);
+        parameters::infer_cast_parameters(&query, &mut declared);
         let mut context = PlannerContext::new().with_prepare_param_data_types(declared.clone());
         let plan = SqlToRel::new(&resolver)
             .sql_statement_to_plan_with_context(sql::Statement::Query(Box::new(query)), &mut context)?;

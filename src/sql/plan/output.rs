@@ -78,12 +78,15 @@ fn cast_to(
         .enumerate()
         .map(|(i, ((qualifier, have), want))| {
             let column = Expr::Column(PlanColumn::new(qualifier.cloned(), have.name()));
-            let column = if have.data_type() == want.data_type() && have.metadata() == want.metadata() {
-                column
-            } else {
-                convert(column, have, want)
-            };
-            column.alias(name(i, have))
+            let name = name(i, have);
+            let same = have.data_type() == want.data_type() && have.metadata() == want.metadata();
+            match (same, name == *have.name()) {
+                // Columns of one name are told apart by their relations.
+                (true, true) => column,
+                (true, false) => column.alias(name),
+                (false, true) => convert(column, have, want).alias_qualified(qualifier.cloned(), name),
+                (false, false) => convert(column, have, want).alias(name),
+            }
         })
         .collect();
     Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)

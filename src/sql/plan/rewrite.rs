@@ -5,23 +5,23 @@
 
 use std::ops::ControlFlow;
 
-use arrow::datatypes::FieldRef;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType, Distinct, Expr, Fetch, Function, FunctionArg,
+    AccessExpr, BinaryOperator, CastKind, Cte, DataType, Distinct, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
-    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, UnaryOperator,
-    Value, ValueWithSpan, Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
+    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor,
+    TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitorMut, WindowFrameBound, WindowSpec,
+    WindowType,
 };
 
 use super::literals::{interval_cast, keep_literal, type_number};
 use super::{
-    any, asof, collecting, joins, named_windows, naming, patterns, rows, set_returning, windowed, windows,
+    any_all, asof, collecting, distinct, joins, named_windows, naming, patterns, rows, set_returning, values,
+    windowed, windows,
 };
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
-use crate::sql::walk::{walk, walk_mut};
-use crate::types::{SqlType, sql_type_of};
+use crate::sql::walk::walk_mut;
 
 /// Rewrites a query in place.
 ///
@@ -31,51 +31,6 @@ pub(super) fn query(query: &mut Query) -> Result<()> {
     match walk_mut(query, &mut Rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
-    }
-}
-
-/// Gives parameters that are cast the type they are cast to (`$1::date`), as PostgreSQL does.
-pub(super) fn infer_cast_parameters(query: &Query, declared: &mut Vec<Option<FieldRef>>) {
-    struct Casts<'a>(&'a mut Vec<Option<FieldRef>>);
-    impl Visitor for Casts<'_> {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            if let Expr::Cast { expr, data_type, .. } = expr
-                && let Some(index) = parameter_index(expr)
-                && let Ok(sql_type) = sql_type_of(data_type)
-            {
-                declare(self.0, index, &sql_type);
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    // The visitor never breaks.
-    let _ = walk(query, &mut Casts(declared));
-}
-
-/// The 0-based number of the parameter that an expression is.
-pub(super) fn parameter_index(expr: &Expr) -> Option<usize> {
-    match expr {
-        Expr::Value(v) => match &v.value {
-            Value::Placeholder(p) => p.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1),
-            _ => None,
-        },
-        Expr::Nested(inner) => parameter_index(inner),
-        _ => None,
-    }
-}
-
-/// Gives a parameter a type unless it has one.
-pub(super) fn declare(declared: &mut Vec<Option<FieldRef>>, index: usize, sql_type: &SqlType) {
-    // The wire protocol counts parameters in 16 bits.
-    if index >= usize::from(u16::MAX) {
-        return;
-    }
-    if declared.len() <= index {
-        declared.resize(index + 1, None);
-    }
-    if declared[index].is_none() {
-        declared[index] = Some(sql_type.field_ref(format!("${}", index + 1), true));
     }
 }
 
@@ -119,7 +74,7 @@ const TYPED_BY_ARGUMENTS: [&str; 12] = [
 ];
 
 /// Functions that are called without parentheses.
-const SESSION_VALUES: [&str; 6] =
+pub(super) const SESSION_VALUES: [&str; 6] =
     ["user", "session_user", "current_user", "current_role", "current_schema", "current_catalog"];
 
 struct Rewriter;
@@ -154,8 +109,8 @@ impl VisitorMut for Rewriter {
         if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
             exprs.iter_mut().for_each(keep_literal);
         }
-        if let Some(Distinct::On(exprs)) = &mut select.distinct {
-            exprs.iter_mut().for_each(keep_literal);
+        if let Err(e) = distinct::distinct_on(select) {
+            return ControlFlow::Break(e);
         }
         if let Some(condition) = &mut select.selection
             && let Err(e) = rows::filter(condition)
@@ -218,6 +173,7 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
         type_number(expr);
+        any_all::quantified(expr);
         if let Expr::Function(Function { over: Some(WindowType::WindowSpec(spec)), .. }) = expr {
             restore_frame(spec);
         }
@@ -260,6 +216,9 @@ fn restore_frame(spec: &mut WindowSpec) {
 
 /// LIMIT, FETCH, ORDER BY positions; what DataFusion would ignore is refused.
 fn prepare_query(query: &mut Query) -> Result<()> {
+    if let Some(with) = query.with.as_mut().filter(|with| !with.recursive) {
+        with.cte_tables.iter_mut().try_for_each(name_in_query)?;
+    }
     if !query.locks.is_empty() {
         return Err(Error::unsupported("FOR UPDATE and FOR SHARE"));
     }
@@ -298,31 +257,31 @@ fn prepare_query(query: &mut Query) -> Result<()> {
         if let SetExpr::Select(select) = query.body.as_ref()
             && matches!(select.distinct, Some(Distinct::Distinct))
         {
-            exprs.iter_mut().for_each(|e| order_by_position(&mut e.expr, select));
+            exprs.iter_mut().for_each(|e| distinct::order_by_position(&mut e.expr, select));
         }
     }
     set_expr(&mut query.body)
 }
 
-/// What SELECT DISTINCT is ordered by stands in its list: by its place, since it will be found under another name there.
-fn order_by_position(expr: &mut Expr, select: &Select) {
-    if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_)) {
-        return;
+/// `w(a) AS (…)` as `w AS (SELECT * FROM (…) AS w(a))`: a list of names may be shorter than the columns.
+fn name_in_query(cte: &mut Cte) -> Result<()> {
+    if cte.alias.columns.is_empty() {
+        return Ok(());
     }
-    let position = select.projection.iter().position(|item| match item {
-        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => e == expr,
-        _ => false,
-    });
-    let wildcard = select
-        .projection
-        .iter()
-        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
-    if let (Some(i), false) = (position, wildcard) {
-        *expr = Expr::Value(Value::Number((i + 1).to_string(), true).into());
+    let mut outer = parser::parse_query("SELECT * FROM (SELECT 1) AS w")?;
+    if let SetExpr::Select(select) = outer.body.as_mut()
+        && let Some(TableWithJoins { relation: TableFactor::Derived { subquery, alias, .. }, .. }) =
+            select.from.first_mut()
+    {
+        let columns = std::mem::take(&mut cte.alias.columns);
+        *alias = Some(TableAlias { columns, ..cte.alias.clone() });
+        std::mem::swap(subquery, &mut cte.query);
     }
+    cte.query = outer;
+    Ok(())
 }
 
-/// `TABLE t` is `SELECT * FROM t`.
+/// `TABLE t` is `SELECT * FROM t`; VALUES are a union where they have to be.
 fn set_expr(body: &mut SetExpr) -> Result<()> {
     match body {
         SetExpr::SetOperation { left, right, .. } => {
@@ -339,6 +298,10 @@ fn set_expr(body: &mut SetExpr) -> Result<()> {
             *body = *parser::parse_query(&format!("SELECT * FROM {name}"))?.body;
             Ok(())
         }
+        SetExpr::Values(values) if values::needs_union(values) => {
+            *body = values::rows_as_selects(values)?;
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
@@ -350,10 +313,6 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             if let Some(name) = compound(root, access_chain) {
                 *expr = Expr::CompoundIdentifier(name);
             }
-            Ok(())
-        }
-        Expr::AnyOp { .. } => {
-            any::over_array(expr);
             Ok(())
         }
         // DataFusion would plan the elements without the queries around this one.
@@ -526,6 +485,12 @@ fn prepare_function(function: &mut Function) -> Result<()> {
         frame_offsets(spec).for_each(keep_literal);
     }
     let name = function.name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+    if name == "generate_series"
+        && let FunctionArguments::List(list) = &mut function.args
+        && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(step))) = list.args.get_mut(2)
+    {
+        interval_step(step);
+    }
     if !TYPED_BY_ARGUMENTS.contains(&name.as_str())
         && let FunctionArguments::List(list) = &mut function.args
     {
@@ -536,6 +501,14 @@ fn prepare_function(function: &mut Function) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The step of a series that is written as a string is an interval.
+pub(super) fn interval_step(step: &mut Expr) {
+    if matches!(step, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_))) {
+        let literal = std::mem::replace(step, Expr::Value(Value::Null.into()));
+        *step = cast(literal, DataType::Interval { fields: None, precision: None });
+    }
 }
 
 /// The operator that `OPERATOR(pg_catalog.~)` names.

@@ -19,7 +19,7 @@ use crate::engine::plan::CollectionSource;
 use crate::engine::plan::optimize::analyse_by;
 use crate::engine::plan::temporal::mark;
 use crate::error::{Error, SqlState};
-use crate::sql::functions::{arithmetic, arrays, cast, length, regexp, temporal};
+use crate::sql::functions::{arithmetic, arrays, cast, length, quantified, regexp, temporal};
 use crate::types::{SqlType, is_string};
 
 /// Makes a plan executable: types coerced, with PostgreSQL's semantics.
@@ -124,6 +124,9 @@ fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             {
                 call.func = length::byte_length();
                 return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+            }
+            if quantified::is_quantified(&call.func) {
+                return quantified::typed(call, schema).map(Transformed::yes);
             }
             if call.func.name() == "substr"
                 && let [text, pattern] = call.args.as_slice()

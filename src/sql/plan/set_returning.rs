@@ -68,6 +68,11 @@ fn find(name: &ObjectName) -> Option<&'static Rows> {
     ROWS.iter().find(|rows| rows.name == name)
 }
 
+/// Whether a function gives rows.
+pub(super) fn is_known(name: &str) -> bool {
+    ROWS.iter().any(|rows| rows.name == name)
+}
+
 /// The call of a function of one column, inside an expression, as `unnest`; `None` for any other function.
 ///
 /// # Errors

@@ -21,10 +21,10 @@ pub use rows::RowExpressions;
 
 use super::context::check_writable;
 use super::joins::plain_table;
-use super::{Planner, Purpose, bind, naming, rewrite};
+use super::{Planner, Purpose, bind, naming, parameters};
 use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, fold};
-use crate::sql::catalog::{Column, Entry, ObjectId};
+use crate::sql::catalog::{Column, Entry, Object, ObjectId, Table};
 use crate::sql::functions::cast;
 use crate::sql::parser::parse_expression;
 use crate::types::SqlType;
@@ -266,6 +266,34 @@ impl Planner<'_> {
         assign(planned.plan, &planned.schema, &schema, None)
     }
 
+    /// Plans a table's CHECK constraints: a boolean column for each, over the table's rows. `None`: it has none.
+    ///
+    /// # Errors
+    /// PostgreSQL's; 42804 for a condition that is none, 0A000 for subqueries.
+    pub fn plan_checks(&self, table: &Entry) -> Result<Option<RowExpressions>> {
+        let Object::Table(Table { checks, .. }) = &table.object else { return Ok(None) };
+        if checks.is_empty() {
+            return Ok(None);
+        }
+        let name = ObjectName::from(vec![Ident::with_quote('"', &table.name)]);
+        let target = self.target(&name, None)?;
+        let mut items = Vec::with_capacity(checks.len());
+        for check in checks {
+            items.push(aliased(parse_expression(&check.condition)?, check.name.clone()));
+        }
+        let conditions = self.rows(&target, false, items, None, "", &mut Vec::new())?;
+        for field in conditions.schema.fields() {
+            let sql_type = SqlType::of(field);
+            if !matches!(sql_type, SqlType::Bool) {
+                return Err(Error::new(
+                    SqlState::DATATYPE_MISMATCH,
+                    format!("argument of CHECK must be type boolean, not type {sql_type}"),
+                ));
+            }
+        }
+        Ok(Some(conditions))
+    }
+
     fn target(&self, name: &ObjectName, alias: Option<Ident>) -> Result<Target<'_>> {
         let plain = Name::from_object_name(name)?;
         let entry = self.catalog.require_relation(&plain)?;
@@ -376,7 +404,7 @@ impl Planner<'_> {
         let query = select(items, from, None)?;
         let planned = self.plan(&query, text, declared, Purpose::Query)?;
         for (i, field) in planned.params.iter().enumerate() {
-            rewrite::declare(declared, i, &SqlType::of(field));
+            parameters::declare(declared, i, &SqlType::of(field));
         }
         let (plan, schema) = match to {
             Some(to) => (assign(planned.plan, &planned.schema, to, None)?, Arc::clone(to)),

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::super::joins::plain_table;
-use super::super::rewrite;
+use super::super::{parameters, rewrite};
 use crate::error::{Error, Result, SqlState};
 use crate::names::Name;
 use crate::sql::catalog::{Column, Entry};
@@ -154,8 +154,8 @@ fn cell(
         && id.value.eq_ignore_ascii_case("default")
     {
         *expr = target.default(column)?;
-    } else if let Some(index) = rewrite::parameter_index(expr) {
-        rewrite::declare(declared, index, &definition.data_type);
+    } else if let Some(index) = parameters::parameter_index(expr) {
+        parameters::declare(declared, index, &definition.data_type);
     } else if is_literal(expr) {
         let literal = std::mem::replace(expr, Expr::Value(Value::Null.into()));
         *expr = as_column(literal, definition);

@@ -1,0 +1,185 @@
+//! How relations in FROM are called: `s.t` is `t` to the rest of the query, and a list of column names may be shorter
+//! than the columns.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use datafusion::common::Result;
+use datafusion::logical_expr::planner::{
+    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableAlias,
+    TableAliasColumnDef, TableFactor, TableWithJoins, VisitorMut,
+};
+
+use super::naming;
+use crate::error::{Error, SqlState};
+use crate::names::fold;
+use crate::sql::walk::walk_mut;
+
+/// Gives every relation that is named with its schema its bare name, by which `t.*` and `t.a` find it, and takes the
+/// schema off what is qualified with it. Two relations of one name in one FROM stay as they are.
+pub(super) fn unqualify(query: &mut Query) {
+    let mut names = Names::default();
+    // The visitors never break off.
+    let _ = walk_mut(query, &mut names);
+    let _ = walk_mut(query, &mut Unqualify(names));
+}
+
+/// The bare name of a relation without an alias, and whether it was named with its schema.
+fn bare(factor: &TableFactor) -> Option<(&Ident, bool)> {
+    match factor {
+        TableFactor::Table { name, alias: None, args: None, .. } => {
+            Some((name.0.last()?.as_ident()?, name.0.len() > 1))
+        }
+        TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::NestedJoin { alias: Some(alias), .. } => Some((&alias.name, false)),
+        _ => None,
+    }
+}
+
+/// The relations of a FROM item, those in joins included.
+fn each<'a>(item: &'a mut TableWithJoins, what: &mut dyn FnMut(&mut TableFactor)) {
+    let factors = std::iter::once(&mut item.relation).chain(item.joins.iter_mut().map(|j| &mut j.relation));
+    for factor in factors {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, alias: None } => each(table_with_joins, what),
+            factor => what(factor),
+        }
+    }
+}
+
+/// What relations are called anywhere in a query.
+#[derive(Default)]
+struct Names {
+    /// Bare names of tables without an alias.
+    bare: HashSet<String>,
+    /// Those that stand for two relations of one FROM.
+    twice: HashSet<String>,
+}
+
+impl Names {
+    /// Whether a table can be meant by this name alone.
+    fn is_one(&self, name: &Ident) -> bool {
+        let name = fold(name);
+        self.bare.contains(&name) && !self.twice.contains(&name)
+    }
+}
+
+impl VisitorMut for Names {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let mut seen = HashSet::new();
+        for item in &mut select.from {
+            each(item, &mut |factor| {
+                let Some((name, _)) = bare(factor) else { return };
+                if !seen.insert(fold(name)) {
+                    self.twice.insert(fold(name));
+                }
+                if matches!(factor, TableFactor::Table { alias: None, .. }) {
+                    self.bare.insert(fold(name));
+                }
+            });
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+struct Unqualify(Names);
+
+impl Unqualify {
+    /// Takes what stands before the last `kept` parts of a name away.
+    fn shorten(&self, parts: &mut Vec<Ident>, kept: usize) {
+        let relation = parts.len().checked_sub(kept).and_then(|i| parts.get(i));
+        if parts.len() > kept && relation.is_some_and(|name| self.0.is_one(name)) {
+            parts.drain(..parts.len() - kept);
+        }
+    }
+}
+
+impl VisitorMut for Unqualify {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &mut select.from {
+            each(item, &mut |factor| {
+                let name = match bare(factor) {
+                    Some((name, true)) if self.0.is_one(name) => name.clone(),
+                    _ => return,
+                };
+                if let TableFactor::Table { alias, .. } = factor {
+                    *alias = Some(TableAlias { explicit: true, name, columns: vec![], at: None });
+                }
+            });
+        }
+        for item in &mut select.projection {
+            if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
+            {
+                let parts: Option<Vec<Ident>> = name.0.iter().map(|p| p.as_ident().cloned()).collect();
+                if let Some(mut parts) = parts {
+                    self.shorten(&mut parts, 1);
+                    *name = ObjectName::from(parts);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::CompoundIdentifier(parts) = expr {
+            self.shorten(parts, 2);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Plans relations whose alias names fewer columns than they have: the others keep their names.
+#[derive(Debug)]
+pub(super) struct ShortAliases;
+
+impl RelationPlanner for ShortAliases {
+    fn plan_relation(
+        &self,
+        mut relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let given = match &mut relation {
+            TableFactor::Table { alias, args: None, .. }
+            | TableFactor::Derived { alias, .. }
+            | TableFactor::NestedJoin { alias, .. }
+                if alias.as_ref().is_some_and(|a| !a.columns.is_empty()) =>
+            {
+                alias.as_mut().map(|a| TableAlias { columns: std::mem::take(&mut a.columns), ..a.clone() })
+            }
+            _ => None,
+        };
+        let Some(mut alias) = given else { return Ok(RelationPlanning::Original(Box::new(relation))) };
+        let plan = context.plan(relation)?;
+        let columns = plan.schema().fields();
+        if alias.columns.len() > columns.len() {
+            return Err(Error::new(
+                SqlState("42P10"),
+                format!(
+                    "table \"{}\" has {} columns available but {} columns specified",
+                    fold(&alias.name),
+                    columns.len(),
+                    alias.columns.len()
+                ),
+            )
+            .into());
+        }
+        let mut taken: HashSet<String> = alias.columns.iter().map(|c| fold(&c.name)).collect();
+        for (i, column) in columns.iter().enumerate().skip(alias.columns.len()) {
+            let mut name = column.name().clone();
+            if !taken.insert(name.clone()) {
+                name = naming::marked(naming::shown(&name), i);
+            }
+            let name = Ident::with_quote('"', name);
+            alias.columns.push(TableAliasColumnDef { name, data_type: None });
+        }
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, Some(alias)))))
+    }
+}
