@@ -184,7 +184,7 @@ fn literals_and_arithmetic_have_postgresqls_types() {
         "2|3000000001|-3|-1|3.5000000000000000",
         "integer, bigint, integer, integer, numeric(38,16)",
     );
-    check("select 2 ^ 3, 1e3, abs(-3.5)", "8|1000.0|3.5", "double precision, numeric(5,1), numeric(2,1)");
+    check("select 2 ^ 3, 1e3, abs(-3.5)", "8|1000|3.5", "double precision, numeric(4,0), numeric(2,1)");
     check("select 9223372036854775808, -1", "9223372036854775808|-1", "numeric(38,0), integer");
     check(
         "select count(*), sum(a), sum(g), avg(a), sum(n), max(f) from t",
