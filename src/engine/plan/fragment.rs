@@ -158,12 +158,19 @@ impl Ports<'_> {
     }
 }
 
-/// Whether the plan scans something that is no collection: the work table of a recursion around it.
+/// Whether the plan scans something that is no collection: the work table of a recursion around it. That of a
+/// recursion which is as a whole in the plan is its own.
 fn reads_foreign(plan: &LogicalPlan) -> Result<bool> {
-    let mut foreign = false;
+    let (mut recursions, mut scanned) = (Vec::new(), Vec::new());
     plan.apply_with_subqueries(|node| {
-        foreign |= matches!(node, LogicalPlan::TableScan(s) if !s.source.is::<CollectionSource>());
-        Ok(if foreign { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        match node {
+            LogicalPlan::RecursiveQuery(recursion) => recursions.push(recursion.name.clone()),
+            LogicalPlan::TableScan(s) if !s.source.is::<CollectionSource>() => {
+                scanned.push(s.table_name.table().to_string());
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(foreign)
+    Ok(scanned.iter().any(|name| !recursions.contains(name)))
 }
