@@ -1,4 +1,4 @@
-//! One stream of all branches of a union, for batch plans.
+//! The physical rules of batch plans, and one stream of all branches of a union.
 //!
 //! DataFusion takes a column that is constant in each branch of a union for constant in the union, and a sort of the
 //! union for one of its branches; its own check of the plan then refuses it. Nothing can be said about what comes out
@@ -14,16 +14,19 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_optimizer::projection_pushdown::ProjectionPushdown;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
 };
 
-/// DataFusion's physical rules, after the one that gathers unions.
+/// DataFusion's physical rules, after the one that gathers unions, and without the one that computes a select list
+/// before a filter where that makes rows narrower: expressions would fail on rows that are not in the answer.
 pub fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(GatherUnions)];
-    rules.extend(PhysicalOptimizer::new().rules);
+    let own = PhysicalOptimizer::new().rules.into_iter();
+    rules.extend(own.filter(|rule| rule.name() != ProjectionPushdown::new().name()));
     rules
 }
 
