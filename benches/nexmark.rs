@@ -221,7 +221,7 @@ impl Events {
 fn plan(sql: &str) -> Result<LogicalPlan> {
     let entries = tables().into_iter().map(|(id, name, schema)| {
         let columns = schema.fields().iter().map(|f| Column::from_field(f)).collect();
-        let table = Table { columns, key: Vec::new(), source: None, checks: Vec::new() };
+        let table = Table { columns, ..Table::default() };
         Entry::new(id.into(), name, "bench", Object::Table(table))
     });
     let catalog = Catalog::from_entries(entries, 100)?;

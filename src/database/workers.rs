@@ -220,6 +220,7 @@ impl Database {
         let Object::Sink(sink) = &sink.object else { return false };
         self.catalog().get(sink.from).is_some_and(|from| match &from.object {
             Object::Source(source) => source.key.is_empty(),
+            Object::Table(table) => table.append_only,
             _ => false,
         })
     }

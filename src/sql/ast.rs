@@ -334,6 +334,8 @@ pub struct CreateTable {
     pub if_not_exists: bool,
     /// Where its columns come from.
     pub body: TableBody,
+    /// Whether rows only ever come: no UPDATE, no DELETE.
+    pub append_only: bool,
 }
 
 /// Where the columns of a new table come from.

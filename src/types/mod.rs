@@ -26,7 +26,7 @@ pub use datetime::{Moment, format_date, format_time, format_timestamp, format_ti
 pub use document::Document;
 pub use input::{parse_array_text, parse_bytea, parse_text};
 pub use interval::{format_interval, parse_interval};
-pub use numeric::{format_decimal, parse_decimal};
+pub use numeric::{format_decimal, parse_decimal, shortest};
 pub use output::{TextFormat, write_text, write_text_with};
 pub use parse::sql_type_of;
 pub use zone::Zone;

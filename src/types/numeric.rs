@@ -67,6 +67,18 @@ pub fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128> {
     Ok(if negative { -value } else { value })
 }
 
+/// A value of a decimal type without the zeros at its end, and its scale then, if the type is that of `numeric` without
+/// a scale; of any other type the value as it is.
+pub fn shortest(mut value: i128, precision: u8, mut scale: i8) -> (i128, i8) {
+    if (precision, scale) == (super::NUMERIC_PRECISION, super::NUMERIC_SCALE) {
+        while scale > 0 && value % 10 == 0 {
+            value /= 10;
+            scale -= 1;
+        }
+    }
+    (value, scale)
+}
+
 /// Writes an integer scaled by `scale` with all its decimal places: `-1.50`.
 pub fn format_decimal(value: i128, scale: i8, out: &mut Vec<u8>) {
     let mut digits = itoa(value.unsigned_abs());

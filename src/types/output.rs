@@ -13,7 +13,7 @@ use arrow::datatypes::{
 
 use super::datetime::{format_date, format_time, format_timestamp, format_timestamptz};
 use super::interval::format_interval;
-use super::numeric::format_decimal;
+use super::numeric::{format_decimal, shortest};
 use super::{SqlType, Zone};
 use crate::error::{Error, Result};
 
@@ -70,8 +70,10 @@ pub fn write_text_with(
         DataType::Decimal64(_, s) => {
             format_decimal(array.as_primitive::<Decimal64Type>().value(row).into(), *s, out);
         }
-        DataType::Decimal128(_, s) => {
-            format_decimal(array.as_primitive::<Decimal128Type>().value(row), *s, out);
+        DataType::Decimal128(p, s) => {
+            let value = array.as_primitive::<Decimal128Type>().value(row);
+            let (value, scale) = shortest(value, *p, *s);
+            format_decimal(value, scale, out);
         }
         DataType::Decimal256(_, _) => out.extend_from_slice(
             array.as_primitive::<arrow::datatypes::Decimal256Type>().value_as_string(row).as_bytes(),

@@ -44,7 +44,8 @@ pub fn sql_type_of(parsed: &Ast) -> Result<SqlType> {
             _ => return Err(modifier("precision for type float must be at least 1 and at most 53 bits")),
         },
         Ast::Numeric(info) | Ast::Decimal(info) | Ast::Dec(info) => numeric(info)?,
-        Ast::Text => SqlType::Text,
+        // STRING is what most other databases call it.
+        Ast::Text | Ast::String(None) => SqlType::Text,
         Ast::Varchar(n) | Ast::CharacterVarying(n) | Ast::CharVarying(n) => {
             SqlType::Varchar(length(n.as_ref(), "varchar")?)
         }

@@ -28,11 +28,14 @@ impl Tables {
                     admin.run(Protocol::Simple, &drop).map_err(|e| e.to_string())?;
                 }
             }
-            // A quoted name may hold blanks, a query's columns have no types here: such a table gets no noise.
+            // A quoted name may hold blanks, a query's columns have no types here, and of an append-only table nothing
+            // goes: such a table gets no noise.
             ["CREATE", "TABLE", third]
                 if third != "IF"
                     && !third.starts_with('"')
-                    && !words.iter().any(|word| word.eq_ignore_ascii_case("as")) =>
+                    && !words
+                        .iter()
+                        .any(|w| w.eq_ignore_ascii_case("as") || w.eq_ignore_ascii_case("append")) =>
             {
                 let name = words[2];
                 let Some(open) = sql.find('(') else { return Ok(()) };

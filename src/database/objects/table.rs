@@ -120,7 +120,7 @@ pub(crate) fn from_discovered(
         columns,
         key: found.key.clone(),
         source: Some((source, found.upstream.clone())),
-        checks: Vec::new(),
+        ..Table::default()
     };
     Entry::new(id, name, owner, Object::Table(table))
 }
@@ -135,13 +135,14 @@ impl Database {
         columns: Vec<Column>,
         key: Vec<usize>,
         checks: &[CheckDef],
+        append_only: bool,
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         let Some(name) = claim(&self.catalog(), ObjectKind::Table, name, if_not_exists, &mut notices)? else {
             return Ok(notices);
         };
         let checks = named_checks(&name, &columns, checks)?;
-        let object = Object::Table(Table { columns, key, source: None, checks });
+        let object = Object::Table(Table { columns, key, checks, append_only, ..Table::default() });
         let entry = Entry::new(self.new_id()?, name, owner, object);
         // What cannot be checked must not be declared.
         let mut with_it = (*self.catalog()).clone();

@@ -227,7 +227,7 @@ mod tests {
         column.default = Some("'x'".into());
         let columns =
             vec![column, Column::new("n", SqlType::Array(Box::new(SqlType::Numeric(Some((9, 2))))))];
-        let table = Table { columns: columns.clone(), key: vec![0], source: None, checks: Vec::new() };
+        let table = Table { columns: columns.clone(), key: vec![0], ..Table::default() };
         let on = add("t", Object::Table(table));
         add("i", Object::Index(Index { on, columns: vec!["n".into()] }));
         add("v", Object::View(View { query: "SELECT 1".into(), columns: columns.clone() }));

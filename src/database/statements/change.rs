@@ -26,6 +26,7 @@ use crate::sql::plan::ChangePlan;
 impl Session {
     pub(crate) async fn update(&mut self, plan: &ChangePlan, values: Vec<ScalarValue>) -> Result<Outcome> {
         let table = self.table(plan.table)?;
+        self.may_take_back(plan.table, "update")?;
         self.begin_write("UPDATE").await?;
         let both = self.all_rows(plan.bind(values.clone())?).await?;
         let width = table.schema.fields().len();
@@ -57,6 +58,7 @@ impl Session {
 
     pub(crate) async fn delete(&mut self, plan: &ChangePlan, values: Vec<ScalarValue>) -> Result<Outcome> {
         let table = self.table(plan.table)?;
+        self.may_take_back(plan.table, "delete from")?;
         self.begin_write("DELETE").await?;
         let old = match self.all_rows(plan.bind(values.clone())?).await? {
             Some(rows) => with_schema(&rows, &table.schema)?,
@@ -80,6 +82,7 @@ impl Session {
                 )
                 .with_detail("It is filled by a source."));
             }
+            self.may_take_back(entry.id, "truncate")?;
             tables.push(table_ref(entry)?);
         }
         self.begin_write("TRUNCATE TABLE").await?;
@@ -91,6 +94,21 @@ impl Session {
             }
         }
         Ok(Outcome::done("TRUNCATE TABLE"))
+    }
+
+    /// Refuses to take rows of an append-only table back.
+    ///
+    /// # Errors
+    /// 42809 for such a table.
+    pub(super) fn may_take_back(&self, table: crate::sql::ObjectId, verb: &str) -> Result<()> {
+        let catalog = self.database.catalog();
+        match catalog.get(table) {
+            Some(entry) if matches!(&entry.object, Object::Table(t) if t.append_only) => {
+                let message = format!("cannot {verb} table \"{}\"", entry.name);
+                Err(Error::new(SqlState::WRONG_OBJECT_TYPE, message).with_detail("It is append-only."))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn remove(&mut self, table: &Arc<TableRef>, rows: RecordBatch) -> Result<()> {

@@ -86,7 +86,7 @@ impl Session {
             Statement::CreateTable(c) => match &c.body {
                 TableBody::Columns { columns, key, checks } => {
                     let (columns, key) = table::columns(columns, key)?;
-                    db.create_table(&owner, &c.name, c.if_not_exists, columns, key, checks)
+                    db.create_table(&owner, &c.name, c.if_not_exists, columns, key, checks, c.append_only)
                 }
                 TableBody::Source { source, reference } => {
                     db.create_table_from_source(&owner, &c.name, c.if_not_exists, source, reference)
@@ -164,11 +164,10 @@ impl Session {
             false => Vec::new(),
         };
         let count: usize = rows.iter().map(arrow::array::RecordBatch::num_rows).sum();
-        let owner = self.options.user.clone();
+        let (owner, append_only) = (self.options.user.clone(), create.append_only);
         self.database
             .blocking(move |db| {
-                let object =
-                    Object::Table(Table { columns, key: Vec::new(), source: None, checks: Vec::new() });
+                let object = Object::Table(Table { columns, append_only, ..Table::default() });
                 let entry = Entry::new(db.new_id()?, name, &owner, object);
                 db.create_inputs(std::slice::from_ref(&entry))?;
                 let schema = open::input(&entry).map(|input| input.schema);

@@ -45,6 +45,9 @@ impl Session {
         conflict: &ConflictAction,
         params: &[ScalarValue],
     ) -> Result<RecordBatch> {
+        if matches!(conflict, ConflictAction::Update { .. }) {
+            self.may_take_back(table.id.into(), "update")?;
+        }
         let transaction =
             self.transaction.as_mut().ok_or_else(|| Error::internal("a write outside of a transaction"))?;
         let snapshot = transaction.snapshot(&self.database);

@@ -14,7 +14,7 @@ use bytes::BufMut;
 
 use crate::error::{Error, Result, SqlState};
 use crate::pgwire::encode::numeric;
-use crate::types::SqlType;
+use crate::types::{SqlType, shortest};
 
 /// Days from 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 pub const EPOCH_DAYS: i32 = 10_957;
@@ -148,10 +148,11 @@ impl BinaryColumn {
             BinaryColumn::Float4(a) => out.put_f32(a.value(row)),
             BinaryColumn::Float8(a) => out.put_f64(a.value(row)),
             BinaryColumn::Numeric(a, scale) => {
+                let (value, scale) = shortest(a.value(row), a.precision(), *scale);
                 scratch.clear();
                 // Writing to a String cannot fail.
-                let _ = write!(scratch, "{}", a.value(row));
-                numeric::write(scratch, *scale, out);
+                let _ = write!(scratch, "{value}");
+                numeric::write(scratch, scale, out);
             }
             BinaryColumn::WideNumeric(a, scale) => {
                 scratch.clear();

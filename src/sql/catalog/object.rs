@@ -138,7 +138,7 @@ pub struct Connection {
 }
 
 /// CREATE TABLE.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Table {
     /// Its columns.
     pub columns: Vec<Column>,
@@ -149,6 +149,9 @@ pub struct Table {
     /// CHECK constraints.
     #[serde(default)]
     pub checks: Vec<Check>,
+    /// Whether rows only ever come: no UPDATE, no DELETE.
+    #[serde(default)]
+    pub append_only: bool,
 }
 
 /// A CHECK constraint.

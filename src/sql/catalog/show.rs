@@ -20,7 +20,11 @@ impl Catalog {
                     "CREATE TABLE {name} FROM SOURCE {} (REFERENCE {reference})",
                     self.name_of(*source)
                 ),
-                None => format!("CREATE TABLE {name} {}", column_list(&t.columns, &t.key, &t.checks)),
+                None => {
+                    let columns = column_list(&t.columns, &t.key, &t.checks);
+                    let append_only = if t.append_only { " APPEND ONLY" } else { "" };
+                    format!("CREATE TABLE {name} {columns}{append_only}")
+                }
             },
             Object::Source(_) => self.create_source(entry),
             Object::View(v) => format!("CREATE VIEW {name}{} AS {}", names(&v.columns), v.query),

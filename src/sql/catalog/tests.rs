@@ -19,7 +19,7 @@ fn table(columns: &[(&str, SqlType)], key: &[usize]) -> Object {
         .enumerate()
         .map(|(i, (name, t))| Column { not_null: key.contains(&i), ..Column::new(*name, t.clone()) })
         .collect();
-    Object::Table(Table { columns, key: key.to_vec(), source: None, checks: Vec::new() })
+    Object::Table(Table { columns, key: key.to_vec(), ..Table::default() })
 }
 
 fn view(query: &str) -> Object {

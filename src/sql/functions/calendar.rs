@@ -30,7 +30,7 @@ const fn function(
     Definition { name, forms, variadic: false, gives, evaluate }
 }
 
-const DEFINITIONS: [Definition; 11] = [
+const DEFINITIONS: [Definition; 12] = [
     function(
         "date_trunc",
         &[&[Text, Timestamptz], &[Text, Timestamp], &[Text, Interval], &[Text, Timestamptz, Text]],
@@ -48,7 +48,13 @@ const DEFINITIONS: [Definition; 11] = [
         call.values::<Time64MicrosecondType>(|row| time_of(call, 0, row).map(Some))
     }),
     function("make_timestamp", &[&[Int4, Int4, Int4, Int4, Int4, Float8]], Gives::Timestamp, moment),
-    function("make_timestamptz", &[&[Int4, Int4, Int4, Int4, Int4, Float8]], Gives::Timestamptz, moment),
+    function(
+        "make_timestamptz",
+        &[&[Int4, Int4, Int4, Int4, Int4, Float8], &[Int4, Int4, Int4, Int4, Int4, Float8, Text]],
+        Gives::Timestamptz,
+        moment,
+    ),
+    function("make_interval", &[&[Int4, Int4, Int4, Int4, Int4, Int4, Float8]], Gives::Interval, span),
     function("justify_hours", &[&[Interval]], Gives::Interval, |call| spans(call, justify_hours)),
     function("justify_days", &[&[Interval]], Gives::Interval, |call| spans(call, justify_days)),
     function("justify_interval", &[&[Interval]], Gives::Interval, |call| spans(call, justify)),
@@ -103,9 +109,37 @@ fn time_of(call: &Call<'_>, first: usize, row: usize) -> Result<i64> {
 }
 
 fn moment(call: &Call<'_>) -> Result<ArrayRef> {
+    let zones = if call.arrays.len() > 6 { Some(call.text(6)?) } else { None };
     call.values::<TimestampMicrosecondType>(|row| {
         let part = |i| Ok::<_, Error>(i64::from(call.int4(i)?.value(row)));
-        Ok(Some(day_of(part(0)?, part(1)?, part(2)?)? * DAY + time_of(call, 3, row)?))
+        let local = day_of(part(0)?, part(1)?, part(2)?)? * DAY + time_of(call, 3, row)?;
+        let Some(zones) = zones else { return Ok(Some(local)) };
+        let zone = zone(zones.value(row))?;
+        Ok(Some(local.saturating_sub(i64::from(zone.offset_of_local(local)) * SECOND)))
+    })
+}
+
+fn zone(name: &str) -> Result<Zone> {
+    Zone::parse(name).ok_or_else(|| {
+        Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" not recognized"))
+    })
+}
+
+/// `make_interval(years, months, weeks, days, hours, mins, secs)`.
+fn span(call: &Call<'_>) -> Result<ArrayRef> {
+    let refused = || out_of_range("interval out of range");
+    call.values::<IntervalMonthDayNanoType>(|row| {
+        let part = |i| Ok::<_, Error>(i64::from(call.int4(i)?.value(row)));
+        let months = i32::try_from(part(0)? * 12 + part(1)?).map_err(|_| refused())?;
+        let days = i32::try_from(part(2)? * 7 + part(3)?).map_err(|_| refused())?;
+        let seconds = call.float8(6)?.value(row);
+        if !seconds.is_finite() || seconds.abs() > 1e12 {
+            return Err(refused());
+        }
+        // Less than 2⁶³ by the check above.
+        let micros = part(4)? * HOUR + part(5)? * MINUTE + (seconds * 1e6).round() as i64;
+        let nanos = micros.checked_mul(1000).ok_or_else(refused)?;
+        Ok(Some(IntervalMonthDayNano::new(months, days, nanos)))
     })
 }
 
@@ -201,10 +235,7 @@ fn truncate(call: &Call<'_>) -> Result<ArrayRef> {
     call.values::<TimestampMicrosecondType>(|row| {
         let (unit, at) = (Unit::parse(units.value(row))?, moments.value(row));
         let Some(zones) = zones else { return Ok(Some(unit.start(at))) };
-        let name = zones.value(row);
-        let zone = Zone::parse(name).ok_or_else(|| {
-            Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" not recognized"))
-        })?;
+        let zone = zone(zones.value(row))?;
         let local = unit.start(at.saturating_add(i64::from(zone.offset_at(at)) * SECOND));
         Ok(Some(local.saturating_sub(i64::from(zone.offset_of_local(local)) * SECOND)))
     })

@@ -117,6 +117,8 @@ pub(super) enum Gives {
     Interval,
     /// A numeric without decimal places.
     Whole,
+    /// A numeric without a scale of its own.
+    Numeric,
     /// The type of the argument with this number, without its length: text of a `varchar(3)`.
     Plain(usize),
     /// An array of the type of the argument with this number.
@@ -149,6 +151,7 @@ impl Gives {
             Gives::Date => SqlType::Date,
             Gives::Time => SqlType::Time,
             Gives::Interval => SqlType::Interval,
+            Gives::Numeric => SqlType::Numeric(None),
             Gives::Whole => SqlType::Numeric(Some((38, 0))),
             Gives::Plain(i) => {
                 SqlType::of(&arrow::datatypes::Field::new("", given(i)?.data_type().clone(), true))

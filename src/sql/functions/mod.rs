@@ -3,10 +3,12 @@
 pub mod arithmetic;
 pub mod arrays;
 pub mod asof;
+mod bytes;
 mod calendar;
 pub mod cast;
 mod collected;
 mod define;
+mod degrees;
 mod format;
 pub mod json;
 mod json_path;
@@ -26,6 +28,7 @@ pub mod temporal;
 mod text;
 mod to_char;
 mod to_char_number;
+mod to_number;
 mod windows;
 
 use std::collections::HashMap;
@@ -56,8 +59,12 @@ const AGGREGATE_ALIASES: [(&str, &str); 4] = [
 ];
 
 /// PostgreSQL's names for functions that DataFusion calls otherwise.
-const SCALAR_ALIASES: [(&str, &str); 3] =
-    [("char_length", "character_length"), ("array_cat", "array_concat"), ("substring", "substr")];
+const SCALAR_ALIASES: [(&str, &str); 4] = [
+    ("char_length", "character_length"),
+    ("array_cat", "array_concat"),
+    ("substring", "substr"),
+    ("trim", "btrim"),
+];
 
 impl Functions {
     /// All functions; built once.
@@ -78,10 +85,12 @@ impl Functions {
             .chain(jsonb::functions())
             .chain(json_path::functions())
             .chain(collected::functions())
-            .chain([format::function()])
+            .chain([format::function(), to_number::function()])
             .chain(regexp::functions())
             .chain(rounding::functions())
             .chain(numbers::functions())
+            .chain(degrees::functions())
+            .chain(bytes::functions())
             .chain([length::array_length()])
             .chain(quantified::functions())
             .chain(temporal::functions())

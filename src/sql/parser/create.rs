@@ -111,6 +111,10 @@ impl StatementParser<'_> {
             Ok(column)
         })?;
         self.expect(&Token::RParen)?;
+        // An index finds whole rows: there is nothing to include.
+        if self.word("include") {
+            self.ident_list()?;
+        }
         if self.peek_word().as_deref() == Some("where") {
             return Err(Error::unsupported("a partial index").at(self.position()));
         }
@@ -142,6 +146,7 @@ impl StatementParser<'_> {
                 false => TableBody::Columns { columns, key, checks },
             }
         };
+        let append_only = self.words(&["append", "only"]);
         if matches!(
             self.peek_word().as_deref(),
             Some("with" | "partition" | "inherits" | "tablespace" | "using")
@@ -149,7 +154,7 @@ impl StatementParser<'_> {
             let word = self.peek_word().unwrap_or_default().to_ascii_uppercase();
             return Err(Error::unsupported(format!("CREATE TABLE … {word}")).at(self.position()));
         }
-        Ok(Statement::CreateTable(Box::new(CreateTable { name, if_not_exists, body })))
+        Ok(Statement::CreateTable(Box::new(CreateTable { name, if_not_exists, body, append_only })))
     }
 
     /// Whether `(a, b) AS` follows.
@@ -247,7 +252,8 @@ impl StatementParser<'_> {
                 }
                 key = Some(declared);
             }
-            if !self.p.consume_token(&Token::Comma) {
+            // A comma after the last one is let through.
+            if !self.p.consume_token(&Token::Comma) || self.p.peek_token_ref().token == Token::RParen {
                 break;
             }
         }

@@ -121,6 +121,16 @@ impl Dialect for TidemillDialect {
         POSTGRESQL.is_reserved_for_identifier(keyword)
     }
 
+    /// `SELECT * EXCLUDE (a, b)`, which other databases have.
+    fn supports_select_wildcard_exclude(&self) -> bool {
+        true
+    }
+
+    /// `first_value(a IGNORE NULLS)`.
+    fn supports_window_function_null_treatment_arg(&self) -> bool {
+        true
+    }
+
     as_postgresql!(
         supports_unicode_string_literal,
         supports_filter_during_aggregation,

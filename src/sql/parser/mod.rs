@@ -216,6 +216,40 @@ fn table_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     read
 }
 
+/// What sqlparser reads in another spelling only: `trim(both from x)` as `trim(both x)`, `* EXCEPT (a)` as
+/// `* EXCLUDE (a)`.
+fn spellings(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let significant: Vec<usize> =
+        (0..tokens.len()).filter(|i| !matches!(tokens[*i].token, Token::Whitespace(_))).collect();
+    let word = |i: Option<&usize>, words: &[&str]| match i.map(|i| &tokens[*i].token) {
+        Some(Token::Word(w)) => {
+            w.quote_style.is_none() && words.iter().any(|x| w.value.eq_ignore_ascii_case(x))
+        }
+        _ => false,
+    };
+    let is = |i: Option<&usize>, token: &Token| i.is_some_and(|i| tokens[*i].token == *token);
+    let (mut gone, mut excluded): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+    for (n, i) in significant.iter().enumerate() {
+        let at = |k: usize| significant.get(n + k);
+        if word(Some(i), &["trim"]) && is(at(1), &Token::LParen) {
+            let from = if word(at(2), &["both", "leading", "trailing"]) { at(3) } else { at(2) };
+            gone.extend(from.filter(|from| word(Some(from), &["from"])));
+        }
+        let columns = matches!(at(3).map(|i| &tokens[*i].token), Some(Token::Word(_)))
+            && (is(at(4), &Token::Comma) || is(at(4), &Token::RParen));
+        if is(Some(i), &Token::Mul) && word(at(1), &["except"]) && is(at(2), &Token::LParen) && columns {
+            excluded.extend(at(1));
+        }
+    }
+    for i in excluded {
+        tokens[i].token = Token::make_keyword("EXCLUDE");
+    }
+    for i in gone.into_iter().rev() {
+        tokens.remove(i);
+    }
+    tokens
+}
+
 /// `FROM ROWS FROM (f(…))` as a call of [`ROWS_FROM`], which sqlparser can read.
 fn rows_from(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let significant: Vec<usize> =
@@ -272,7 +306,7 @@ fn tokenize(source: &SourceText<'_>) -> Result<Vec<TokenWithSpan>> {
         let message = "zero-length delimited identifier at or near \"\"\"\"";
         return Err(Error::new(SqlState::SYNTAX_ERROR, message).at(source.position_of(token)));
     }
-    Ok(table_queries(rows_from(tokens)))
+    Ok(table_queries(rows_from(spellings(tokens))))
 }
 
 fn relative(location: Location, origin: Location) -> Location {
@@ -363,7 +397,12 @@ impl<'a> StatementParser<'a> {
         }
         let name = Name::from_object_name(&into.name)?;
         let body = TableBody::Query { columns: Vec::new(), query, with_data: true };
-        Ok(Statement::CreateTable(Box::new(CreateTable { name, if_not_exists: false, body })))
+        Ok(Statement::CreateTable(Box::new(CreateTable {
+            name,
+            if_not_exists: false,
+            body,
+            append_only: false,
+        })))
     }
 
     /// INSERT, UPDATE, DELETE: sqlparser's, and what PostgreSQL does not have refused.

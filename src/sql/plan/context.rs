@@ -17,6 +17,7 @@ use datafusion::sql::planner::ContextProvider;
 use datafusion::sql::sqlparser::ast::DataType as SqlDataType;
 
 use super::asof::AsofJoins;
+use super::casts;
 use super::from_names::ShortAliases;
 use super::joins::{MergedOperands, MergingJoins};
 use super::unknown::UnknownOperands;
@@ -215,6 +216,7 @@ impl ContextProvider for Resolver<'_> {
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         session::constant(name, self.session)
+            .or_else(|| casts::marker(name))
             .or_else(|| self.functions.scalar(name))
             .or_else(|| self.system?.function(name))
     }

@@ -8,6 +8,7 @@
 
 mod any_all;
 mod asof;
+mod casts;
 mod collecting;
 mod context;
 mod distinct;
@@ -30,6 +31,8 @@ mod rows;
 mod semantics;
 mod set_operations;
 mod set_returning;
+mod shadowed;
+mod spelled;
 mod table_functions;
 mod unknown;
 mod values;
@@ -203,6 +206,7 @@ impl<'a> Planner<'a> {
         let mut rewritten = query.clone();
         from_names::unqualify(&mut rewritten);
         order_names::separate(&mut rewritten);
+        shadowed::rename(&mut rewritten)?;
         rewrite::query(&mut rewritten).map_err(locate)?;
         self.plan_rewritten(rewritten, params, purpose)
             .map_err(|e| error::from_datafusion(e, query, text))
@@ -222,6 +226,7 @@ impl<'a> Planner<'a> {
         let mut context = PlannerContext::new().with_prepare_param_data_types(declared.clone());
         let plan = SqlToRel::new(&resolver)
             .sql_statement_to_plan_with_context(sql::Statement::Query(Box::new(query)), &mut context)?;
+        let plan = casts::restore(plan)?;
         let plan = joins::without_marks(plan)?;
         let plan = set_operations::keep_multiplicities(plan)?;
         let plan = grouping::name_keys(plan)?;

@@ -15,8 +15,8 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::literals::{interval_cast, keep_literal, type_number};
 use super::{
-    any_all, asof, collecting, distinct, joins, named_windows, naming, patterns, rows, set_returning, values,
-    windowed, windows,
+    any_all, asof, casts, collecting, distinct, joins, named_windows, naming, patterns, rows, set_returning,
+    spelled, values, windowed, windows,
 };
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
@@ -91,6 +91,11 @@ impl VisitorMut for Rewriter {
         }
     }
 
+    fn post_visit_query(&mut self, query: &mut Query) -> Flow {
+        casts::mark(query);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
         let alias = select.projection.iter().find_map(|item| match item {
             SelectItem::ExprWithAlias { alias, .. } if alias.quote_style == Some('\'') => Some(alias),
@@ -122,6 +127,11 @@ impl VisitorMut for Rewriter {
         }
         if let Some(condition) = &mut select.qualify {
             named_windows::define(condition, &select.named_window);
+        }
+        if let Some(condition) = &mut select.having
+            && matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty())
+        {
+            one_group(condition);
         }
         select.from.iter_mut().for_each(asof::isolate);
         joins::gather(select);
@@ -179,6 +189,18 @@ impl VisitorMut for Rewriter {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// HAVING without GROUP BY makes one group of all rows, also where no aggregate says so.
+fn one_group(condition: &mut Expr) {
+    let having = std::mem::replace(condition, Expr::Value(Value::Null.into()));
+    let zero = Expr::Value(Value::Number("0".into(), false).into());
+    let mut rows = call("count", vec![]);
+    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut rows {
+        list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+    }
+    let grouped = binary(rows, BinaryOperator::GtEq, zero);
+    *condition = binary(Expr::Nested(Box::new(having)), BinaryOperator::And, grouped);
 }
 
 /// The offsets of a window's frame.
@@ -327,6 +349,16 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             if let Some((left, right)) = two_arguments(function, "mod") {
                 *expr = Expr::Nested(Box::new(binary(left, BinaryOperator::Modulo, right)));
             }
+            Ok(())
+        }
+        Expr::Function(function) if spelled::rewrite(function).is_some() => {
+            if let Some(other) = spelled::rewrite(function) {
+                *expr = other;
+            }
+            prepare_expr(expr)
+        }
+        Expr::Trim { trim_where, expr: text, trim_what, trim_characters } => {
+            *expr = spelled::trim(*trim_where, text, trim_what.as_deref(), trim_characters.as_deref());
             Ok(())
         }
         Expr::Function(function) => {

@@ -55,9 +55,9 @@ fn catalog() -> Catalog {
     ];
     let columns: Vec<Column> =
         columns.iter().map(|(name, t)| Column::new(*name, t.parse().unwrap())).collect();
-    let mut t = Table { columns, key: vec![0], source: None, checks: Vec::new() };
+    let mut t = Table { columns, key: vec![0], ..Table::default() };
     t.columns[0].not_null = true;
-    let mut u = Table { columns: t.columns[..2].to_vec(), key: vec![], source: None, checks: Vec::new() };
+    let mut u = Table { columns: t.columns[..2].to_vec(), ..Table::default() };
     u.columns[1].default = Some("'none'".to_string());
     for (name, object) in [("t", Object::Table(t)), ("u", Object::Table(u))] {
         let id = catalog.allocate();
