@@ -11,6 +11,7 @@ pub mod generate;
 pub mod kafka;
 pub mod postgres;
 pub mod registry;
+pub mod schema_registry;
 pub mod snowflake;
 pub mod warehouse;
 

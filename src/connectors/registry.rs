@@ -3,7 +3,9 @@
 use arrow::datatypes::SchemaRef;
 
 use super::generate::{datagen, nexmark_source};
-use super::{Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, postgres, snowflake};
+use super::{
+    Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, postgres, schema_registry, snowflake,
+};
 use crate::error::{Error, Result};
 
 type Validate = fn(Vec<(String, String)>) -> Result<()>;
@@ -72,6 +74,7 @@ const KINDS: &[Kind] = &[
         output_key: Some(datagen::output_key),
         ..NOTHING
     },
+    Kind { name: "schema registry", validate: Some(schema_registry::validate_connection), ..NOTHING },
     Kind { name: "object store", validate: Some(files::validate_connection), ..NOTHING },
     Kind { name: "files", validate: Some(files::validate_connection), sink: Some(files::sink), ..NOTHING },
 ];

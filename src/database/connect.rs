@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::connectors::{OptionList, OptionValue, SinkDefinition, SourceDefinition, SourceOutput};
+use crate::connectors::schema_registry::format_option;
+use crate::connectors::{
+    FormatSpec, OptionList, OptionValue, SinkDefinition, SourceDefinition, SourceOutput,
+};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::ObjectKind;
 use crate::sql::catalog::{Entry, Sink, Source};
@@ -52,6 +55,21 @@ fn connection(catalog: &Catalog, id: Option<ObjectId>, kind: &str) -> Result<Vec
     resolve(catalog, &connection.options)
 }
 
+/// A FORMAT with secrets resolved, and the registry that it uses spelled out in its options.
+fn format(
+    catalog: &Catalog,
+    format: Option<&FormatSpec>,
+    registry: Option<ObjectId>,
+) -> Result<Option<FormatSpec>> {
+    let Some(format) = format else { return Ok(None) };
+    let mut options = resolve(catalog, &format.options)?;
+    for (name, value) in connection(catalog, registry, "schema registry")? {
+        options.push((format_option(&name), value));
+    }
+    let literal = |(name, value)| (name, OptionValue::Literal(value));
+    Ok(Some(FormatSpec { name: format.name.clone(), options: options.into_iter().map(literal).collect() }))
+}
+
 /// What a source's connector is given.
 pub(crate) fn source_definition(catalog: &Catalog, name: &str, source: &Source) -> Result<SourceDefinition> {
     Ok(SourceDefinition {
@@ -59,7 +77,7 @@ pub(crate) fn source_definition(catalog: &Catalog, name: &str, source: &Source) 
         kind: source.kind.clone(),
         connection: connection(catalog, source.connection, &source.kind)?,
         options: resolve(catalog, &source.options)?,
-        format: source.format.clone(),
+        format: format(catalog, source.format.as_ref(), source.registry)?,
         envelope: source.envelope,
         includes: source.includes.clone(),
         key: if source.key_declared { source.key.clone() } else { Vec::new() },
@@ -73,7 +91,7 @@ pub(crate) fn sink_definition(catalog: &Catalog, name: &str, sink: &Sink) -> Res
         kind: sink.kind.clone(),
         connection: connection(catalog, sink.connection, &sink.kind)?,
         options: resolve(catalog, &sink.options)?,
-        format: sink.format.clone(),
+        format: format(catalog, sink.format.as_ref(), sink.registry)?,
         envelope: sink.envelope,
     })
 }

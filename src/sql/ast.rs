@@ -317,6 +317,8 @@ pub struct CreateSource {
     pub all_tables: bool,
     /// FORMAT.
     pub format: Option<FormatSpec>,
+    /// The connection of FORMAT … USING SCHEMA REGISTRY.
+    pub registry: Option<Name>,
     /// ENVELOPE.
     pub envelope: Envelope,
     /// INCLUDE.
@@ -421,6 +423,8 @@ pub struct CreateSink {
     pub key: Vec<String>,
     /// FORMAT.
     pub format: Option<FormatSpec>,
+    /// The connection of FORMAT … USING SCHEMA REGISTRY.
+    pub registry: Option<Name>,
     /// ENVELOPE.
     pub envelope: Envelope,
 }

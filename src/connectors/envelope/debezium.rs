@@ -1,4 +1,4 @@
-//! ENVELOPE DEBEZIUM: change events of a table, as JSON with or without Kafka Connect's schema envelope.
+//! ENVELOPE DEBEZIUM: change events of a table, as Avro, or as JSON with or without Kafka Connect's schema envelope.
 //!
 //! With a key, an event replaces or deletes the row of its key, whatever was there: what the event says of the row
 //! before is only read for its key, since by default PostgreSQL tells little more of it, padded with defaults. A
@@ -6,23 +6,24 @@
 //! stay as they are. Without a key, rows are taken back by the values they had, so every
 //! event must tell the whole old row.
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, FieldRef, Schema};
 
 use super::changes::ChangesBuilder;
 use super::key::KeyReader;
 use super::schema_envelope::row_encodings;
-use super::{Columns, NotUnderstood};
-use crate::connectors::format::cell::{Cell, FieldNames, RECORD_BYTES_MAX, Row};
+use super::{Columns, NotUnderstood, Record, of_key};
+use crate::connectors::format::avro::{AvroEvent, AvroEvents};
+use crate::connectors::format::cell::{Cell, FieldNames, RECORD_BYTES_MAX, Row, Typed};
 use crate::connectors::format::column::ColumnBuilder;
 use crate::connectors::format::json::{malformed, scan_object};
 use crate::connectors::format::scan::{Malformed, Scanner, Token};
 use crate::connectors::format::values::{Encoding, FieldError, Unit, text_of};
-use crate::connectors::format::{BadFormat, JsonOptions, is_json};
-use crate::error::SqlState;
+use crate::connectors::format::{BadFormat, Format, JsonOptions, is_json};
+use crate::error::{Error, SqlState};
 
 /// What stands in an event for a value that PostgreSQL did not send, because it is stored aside (TOAST) and did not change.
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
-/// The same, in a column of bytes.
+/// The same, in a column of bytes, as JSON has it.
 const UNAVAILABLE_BASE64: &str = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
 /// The same, in columns of arrays: of text; of uuid, by a hash of it; of integers and dates, by its bytes.
 const UNAVAILABLE_TEXTS: &str = "[\"__debezium_unavailable_value\"]";
@@ -42,6 +43,7 @@ pub struct DebeziumReader {
     /// How they are written by `schema`, the last event's.
     encodings: Vec<Encoding>,
     schema: String,
+    avro: Option<Box<AvroEvents>>,
 }
 
 /// What an event says, besides the rows.
@@ -56,10 +58,22 @@ struct Event<'a> {
 
 impl DebeziumReader {
     /// For events of a table with these columns.
-    pub fn new(schema: &Schema, options: &JsonOptions, key: KeyReader) -> Self {
-        let encodings: Vec<Encoding> =
-            schema.fields().iter().map(|f| default_encoding(f.data_type(), is_json(f), options)).collect();
-        DebeziumReader {
+    ///
+    /// # Errors
+    /// 0A000 for formats that Debezium does not write; 22023 for a schema that is none.
+    pub fn new(schema: &Schema, format: &Format, key: KeyReader) -> Result<Self, Error> {
+        let (encodings, avro) = match format {
+            Format::Json(options) => {
+                let encoding = |f: &FieldRef| default_encoding(f.data_type(), is_json(f), options);
+                (schema.fields().iter().map(encoding).collect::<Vec<_>>(), None)
+            }
+            Format::Avro(options) => {
+                let events = AvroEvents::new(schema, options)?;
+                (events.encodings().to_vec(), Some(Box::new(events)))
+            }
+            _ => return Err(Error::unsupported("ENVELOPE DEBEZIUM with another format than JSON and AVRO")),
+        };
+        Ok(DebeziumReader {
             names: FieldNames::new(schema.fields().iter().map(|f| f.name().as_str())),
             before: Row::new(schema.fields().len()),
             after: Row::new(schema.fields().len()),
@@ -67,7 +81,8 @@ impl DebeziumReader {
             default_encodings: encodings.clone(),
             encodings,
             schema: String::new(),
-        }
+            avro,
+        })
     }
 
     /// Adds the changes of an event.
@@ -76,21 +91,20 @@ impl DebeziumReader {
     /// Why it was not understood; nothing of it stays.
     pub(super) fn push(
         &mut self,
+        record: &Record<'_>,
         columns: Columns<'_>,
         key: &[usize],
         changes: &mut ChangesBuilder,
     ) -> Result<(), NotUnderstood> {
         // A tombstone follows a delete, for the broker's compaction; the delete has been read.
-        let Some(value) = columns.record.value.filter(|v| !v.is_empty()) else { return Ok(()) };
+        let Some(value) = record.value.filter(|v| !v.is_empty()) else { return Ok(()) };
         if value.len() > RECORD_BYTES_MAX {
             return Err(bad(format!("the record has {} bytes, more than {RECORD_BYTES_MAX}", value.len())));
         }
-        let text = text_of(value).map_err(|e| BadFormat { sqlstate: e.sqlstate, reason: e.message })?;
-        let event = self.read(text).map_err(|m| malformed(m, text))?;
+        let (event, text) = self.event(value)?;
         if event.is_tombstone {
             return Ok(());
         }
-        self.use_schema(event.schema).map_err(|m| malformed(m, text))?;
         let op = event
             .op
             .ok_or_else(|| bad("not a Debezium change event: it has no member \"op\"".to_string()))?;
@@ -119,7 +133,7 @@ impl DebeziumReader {
             }
             "d" if key.is_empty() => self.push_before(&event, text, columns, changes),
             "d" => {
-                self.key.read(columns.record.key);
+                self.key.read(record.key).map_err(of_key)?;
                 self.push_delete(text, key, changes)
             }
             "t" => changes.truncate().map_err(|e| NotUnderstood {
@@ -133,7 +147,22 @@ impl DebeziumReader {
         }
     }
 
-    /// Finds the event's parts; its rows go to `before` and `after`.
+    /// The event that a value is, its rows in `before` and `after`, and the text that these are of.
+    fn event<'a>(&mut self, value: &'a [u8]) -> Result<(Event<'a>, &'a str), BadFormat> {
+        if let Some(avro) = &mut self.avro {
+            self.before.clear();
+            self.after.clear();
+            let AvroEvent { op, has_before, has_after } =
+                avro.read(value, &mut self.before, &mut self.after)?;
+            return Ok((Event { op, has_before, has_after, ..Event::default() }, ""));
+        }
+        let text = text_of(value).map_err(|e| BadFormat { sqlstate: e.sqlstate, reason: e.message })?;
+        let event = self.read(text).map_err(|m| malformed(m, text))?;
+        self.use_schema(event.schema).map_err(|m| malformed(m, text))?;
+        Ok((event, text))
+    }
+
+    /// Finds the parts of an event in JSON; its rows go to `before` and `after`.
     fn read<'a>(&mut self, text: &'a str) -> Result<Event<'a>, Malformed> {
         let DebeziumReader { names, before, after, .. } = self;
         before.clear();
@@ -308,8 +337,9 @@ fn is_unavailable(cell: Cell<'_>) -> bool {
     matches!(
         cell,
         Cell::Text(UNAVAILABLE | UNAVAILABLE_BASE64)
+            | Cell::Document(UNAVAILABLE)
             | Cell::Nested(UNAVAILABLE_TEXTS | UNAVAILABLE_UUIDS | UNAVAILABLE_INTEGERS)
-    )
+    ) || cell == Cell::Typed(Typed::Bytes(UNAVAILABLE.as_bytes()))
 }
 
 fn unavailable() -> FieldError {

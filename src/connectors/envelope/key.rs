@@ -1,9 +1,18 @@
-//! The key of a record, as values of key columns: a JSON object with a member for each, or, for one column, a value.
+//! The key of a record, as values of key columns: a JSON object with a member for each, or, for one column, a value; or
+//! what a registry's schema says that it is.
 
-use arrow::datatypes::Schema;
+use std::collections::HashMap;
 
-use crate::connectors::format::Format;
+use arrow::datatypes::{DataType, Field, Schema};
+
+use crate::connectors::format::avro::AvroReader;
 use crate::connectors::format::cell::{Cell, FieldNames, RECORD_BYTES_MAX, Row, Slot};
+use crate::connectors::format::typed;
+use crate::connectors::format::{BadFormat, Format};
+use crate::connectors::schema_registry::frame::unframed;
+use crate::connectors::schema_registry::subject::Part;
+use crate::error::Result;
+use crate::types::TYPE_KEY;
 use crate::connectors::format::json::scan_object;
 use crate::connectors::format::scan::Scanner;
 use crate::connectors::format::values::text_of;
@@ -16,26 +25,86 @@ pub struct KeyReader {
     is_json: bool,
     text: String,
     row: Row,
+    binary: Option<BinaryKey>,
+    /// The last key was binary.
+    is_binary: bool,
+}
+
+/// Reads keys that have a schema.
+#[derive(Debug)]
+enum BinaryKey {
+    Avro(Box<AvroReader>),
+}
+
+impl BinaryKey {
+    fn new(format: &Format, columns: &Schema) -> Result<Option<BinaryKey>> {
+        Ok(match format {
+            Format::Avro(options) if options.registry.is_some() || options.key_schema.is_some() => {
+                Some(BinaryKey::Avro(Box::new(AvroReader::new(columns, Part::Key, options)?)))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether a key is one of these: keys may be plain text although the values have schemas.
+    fn takes(&self, key: &[u8]) -> bool {
+        match self {
+            BinaryKey::Avro(reader) => !reader.is_framed() || unframed(key).is_some(),
+        }
+    }
+
+    fn read(&mut self, key: &[u8]) -> std::result::Result<(), BadFormat> {
+        match self {
+            BinaryKey::Avro(reader) => reader.read(key).map(|_| ()),
+        }
+    }
+
+    fn cell(&self, column: usize) -> Cell<'_> {
+        match self {
+            BinaryKey::Avro(reader) => reader.row().cell(column, ""),
+        }
+    }
 }
 
 impl KeyReader {
     /// For these columns of the schema.
-    pub fn new(format: &Format, schema: &Schema, columns: Vec<usize>) -> Self {
-        let names = columns.iter().map(|i| schema.field(*i).name().as_str());
-        KeyReader {
-            names: FieldNames::new(names),
+    ///
+    /// # Errors
+    /// 22023 for a key's schema that is none.
+    pub fn new(format: &Format, schema: &Schema, columns: Vec<usize>) -> Result<Self> {
+        let fields: Vec<Field> = columns.iter().map(|i| schema.field(*i).clone()).collect();
+        Ok(KeyReader {
+            names: FieldNames::new(fields.iter().map(|f| f.name().as_str())),
             row: Row::new(columns.len()),
             is_json: matches!(format, Format::Json(_)),
             text: String::new(),
             columns,
-        }
+            binary: BinaryKey::new(format, &Schema::new(fields))?,
+            is_binary: false,
+        })
     }
 
     /// Reads a record's key; [`KeyReader::cell`] then tells of it.
-    pub fn read(&mut self, key: Option<&[u8]>) {
+    ///
+    /// # Errors
+    /// Why a key that has a schema is not understood.
+    pub fn read(&mut self, key: Option<&[u8]>) -> std::result::Result<(), BadFormat> {
         self.row.clear();
         self.text.clear();
-        let Some(Ok(text)) = key.filter(|k| k.len() <= RECORD_BYTES_MAX).map(text_of) else { return };
+        self.is_binary = false;
+        if let (Some(binary), Some(key)) = (&mut self.binary, key)
+            && binary.takes(key)
+        {
+            self.is_binary = true;
+            return binary.read(key);
+        }
+        if let Some(Ok(text)) = key.filter(|k| k.len() <= RECORD_BYTES_MAX).map(text_of) {
+            self.read_text(text);
+        }
+        Ok(())
+    }
+
+    fn read_text(&mut self, text: &str) {
         self.text.push_str(text);
         if self.is_json && self.read_json().is_some() {
             return;
@@ -89,9 +158,53 @@ impl KeyReader {
     /// What the key last read says for a column of the schema.
     pub fn cell(&self, column: usize) -> Cell<'_> {
         match self.columns.iter().position(|c| *c == column) {
-            Some(i) => self.row.cell(i, &self.text),
+            Some(i) => match &self.binary {
+                Some(binary) if self.is_binary => binary.cell(i),
+                _ => self.row.cell(i, &self.text),
+            },
             None => Cell::Missing,
         }
+    }
+}
+
+/// Makes text of keys that have a schema, for INCLUDE key: a JSON document, or a plain value's own text.
+#[derive(Debug)]
+pub struct KeyText {
+    key: BinaryKey,
+    text: String,
+}
+
+impl KeyText {
+    /// `None` when keys are text as they are.
+    ///
+    /// # Errors
+    /// 22023 for a key's schema that is none.
+    pub fn new(format: &Format) -> Result<Option<Self>> {
+        let document = HashMap::from([(TYPE_KEY.to_string(), "jsonb".to_string())]);
+        let column = Field::new("key", DataType::Utf8View, true).with_metadata(document);
+        let key = BinaryKey::new(format, &Schema::new(vec![column]))?;
+        Ok(key.map(|key| KeyText { key, text: String::new() }))
+    }
+
+    /// The text of a key; what is no such key stays as it is.
+    ///
+    /// # Errors
+    /// Why the key is not understood.
+    pub fn of<'a>(&'a mut self, key: &'a [u8]) -> std::result::Result<&'a [u8], BadFormat> {
+        if !self.key.takes(key) {
+            return Ok(key);
+        }
+        self.key.read(key)?;
+        self.text.clear();
+        match self.key.cell(0) {
+            Cell::Missing | Cell::Null => self.text.push_str("null"),
+            Cell::Bool(b) => self.text.push_str(if b { "true" } else { "false" }),
+            Cell::Number(t) | Cell::Text(t) | Cell::Nested(t) | Cell::Document(t) => self.text.push_str(t),
+            Cell::Typed(value) => {
+                typed::write_text(value, &mut self.text);
+            }
+        }
+        Ok(self.text.as_bytes())
     }
 }
 
@@ -105,7 +218,7 @@ mod tests {
     #[test]
     fn keys_come_as_objects_values_and_text() {
         let schema = Schema::new(["x", "id"].map(|n| Field::new(n, DataType::Utf8View, true)).to_vec());
-        let mut reader = KeyReader::new(&Format::Json(JsonOptions::default()), &schema, vec![1]);
+        let mut reader = KeyReader::new(&Format::Json(JsonOptions::default()), &schema, vec![1]).unwrap();
         for (key, expected) in [
             (r#"{"id":7,"x":1}"#, Cell::Number("7")),
             (r#"{"schema":{"type":"struct"},"payload":{"id":7}}"#, Cell::Number("7")),
@@ -117,13 +230,13 @@ mod tests {
             ("{broken", Cell::Text("{broken")),
             ("", Cell::Text("")),
         ] {
-            reader.read(Some(key.as_bytes()));
+            reader.read(Some(key.as_bytes())).unwrap();
             assert_eq!(reader.cell(1), expected, "{key}");
             assert_eq!(reader.cell(0), Cell::Missing);
         }
-        reader.read(None);
+        reader.read(None).unwrap();
         assert_eq!(reader.cell(1), Cell::Missing);
-        reader.read(Some(b"\xff"));
+        reader.read(Some(b"\xff")).unwrap();
         assert_eq!(reader.cell(1), Cell::Missing);
     }
 }

@@ -7,6 +7,7 @@
 pub mod changes;
 pub mod debezium;
 pub mod include;
+pub mod infer;
 pub mod key;
 mod schema_envelope;
 
@@ -17,12 +18,12 @@ use arrow::datatypes::{Schema, SchemaRef};
 use crate::connectors::envelope::changes::{ChangesBuilder, Means};
 use crate::connectors::envelope::debezium::DebeziumReader;
 use crate::connectors::envelope::include::Included;
-use crate::connectors::envelope::key::KeyReader;
+use crate::connectors::envelope::key::{KeyReader, KeyText};
 use crate::connectors::format::cell::Cell;
 use crate::connectors::format::column::ColumnBuilder;
 use crate::connectors::format::rows::BadField;
 use crate::connectors::format::values::{Encoding, FieldError};
-use crate::connectors::format::{BadFormat, Fields, Format, RecordReader};
+use crate::connectors::format::{BadFormat, Fields, Format, RecordReader, is_unavailable};
 use crate::connectors::{Envelope, SourceDefinition};
 use crate::engine::InputChange;
 use crate::error::{Error, Result, SqlState};
@@ -55,6 +56,14 @@ pub struct NotUnderstood {
     pub reason: String,
     /// It was the record's key.
     pub of_key: bool,
+}
+
+impl NotUnderstood {
+    /// Nothing is known of the record, because the registry that has its schema did not answer: the source must not
+    /// go past it.
+    pub fn is_unavailable(&self) -> bool {
+        is_unavailable(self.sqlstate)
+    }
 }
 
 impl From<BadFormat> for NotUnderstood {
@@ -93,6 +102,8 @@ pub struct Decoder {
     /// How many of the columns are fields of the value; the included ones follow.
     value_columns: usize,
     key: Vec<usize>,
+    /// What makes text of keys that are none.
+    key_text: Option<KeyText>,
     changes: ChangesBuilder,
 }
 
@@ -151,7 +162,10 @@ impl Decoder {
     /// What does not fit together in the declaration.
     pub fn new(declaration: &Declaration<'_>) -> Result<Decoder> {
         let Declaration { definition, schema, full_before_images } = declaration;
-        let format = Format::new(definition.format.as_ref())?;
+        let mut format = Format::new(definition.format.as_ref())?;
+        if let Some((_, topic)) = definition.options.iter().find(|(name, _)| name == "topic") {
+            format.set_topic(topic);
+        }
         let Some(value_columns) = schema.fields().len().checked_sub(definition.includes.len()) else {
             return Err(Error::internal("a source has more INCLUDE columns than columns"));
         };
@@ -164,13 +178,10 @@ impl Decoder {
                 let columns: Vec<usize> = key.iter().copied().filter(|i| *i < value_columns).collect();
                 Meaning::Upsert(
                     Box::new(format.reader(&value_schema)?),
-                    Box::new(KeyReader::new(&format, &value_schema, columns)),
+                    Box::new(KeyReader::new(&format, &value_schema, columns)?),
                 )
             }
             Envelope::Debezium => {
-                let Format::Json(options) = &format else {
-                    return Err(Error::unsupported("ENVELOPE DEBEZIUM with another format than JSON"));
-                };
                 if key.is_empty() && !included.is_empty() {
                     return Err(Error::new(
                         SqlState::INVALID_TABLE_DEFINITION,
@@ -187,17 +198,21 @@ impl Decoder {
                         ),
                     ));
                 }
-                let key_reader = KeyReader::new(&format, &value_schema, key.clone());
-                Meaning::Debezium(Box::new(DebeziumReader::new(&value_schema, options, key_reader)))
+                let key_reader = KeyReader::new(&format, &value_schema, key.clone())?;
+                Meaning::Debezium(Box::new(DebeziumReader::new(&value_schema, &format, key_reader)?))
             }
         };
         let encodings = match &meaning {
             Meaning::Append(reader) | Meaning::Upsert(reader, _) => reader.encodings().to_vec(),
             Meaning::Debezium(_) => Vec::new(),
         };
+        let key_text = match included.contains(&Included::Key) {
+            true => KeyText::new(&format)?,
+            false => None,
+        };
         let means = if key.is_empty() { Means::Rows } else { Means::RowsByKey };
         let changes = ChangesBuilder::new(Arc::clone(schema), means)?;
-        Ok(Decoder { meaning, included, encodings, value_columns, key, changes })
+        Ok(Decoder { meaning, included, encodings, value_columns, key, key_text, changes })
     }
 
     /// The positions of the key's columns; empty: rows have none.
@@ -225,18 +240,24 @@ impl Decoder {
     /// # Errors
     /// Why it was not understood; nothing of it stays.
     pub fn push(&mut self, record: &Record<'_>) -> std::result::Result<(), NotUnderstood> {
-        let Decoder { meaning, included, encodings, value_columns, key, changes } = self;
-        let columns = Columns { included, value_columns: *value_columns, record };
+        let Decoder { meaning, included, encodings, value_columns, key, key_text, changes } = self;
+        let with_key_text;
+        let mut columns = Columns { included, value_columns: *value_columns, record };
+        if let (Some(key_text), Some(bytes)) = (key_text, record.key) {
+            let text = key_text.of(bytes).map_err(of_key)?;
+            with_key_text = Record { key: Some(text), ..*record };
+            columns.record = &with_key_text;
+        }
         match meaning {
             Meaning::Append(reader) => push_rows(reader, encodings, None, columns, changes),
             Meaning::Upsert(reader, key_reader) => {
-                key_reader.read(record.key);
+                key_reader.read(record.key).map_err(of_key)?;
                 if record.value.is_none_or(<[u8]>::is_empty) {
                     return push_delete(key_reader, encodings, key, columns, changes);
                 }
                 push_rows(reader, encodings, Some(key_reader), columns, changes)
             }
-            Meaning::Debezium(reader) => reader.push(columns, key, changes),
+            Meaning::Debezium(reader) => reader.push(record, columns, key, changes),
         }
     }
 }
@@ -259,6 +280,10 @@ impl Columns<'_> {
         let included = self.included.get(i.checked_sub(self.value_columns)?)?;
         Some(included.append(self.record, column).map(|()| true))
     }
+}
+
+fn of_key(bad: BadFormat) -> NotUnderstood {
+    NotUnderstood { of_key: true, ..bad.into() }
 }
 
 /// Adds the rows of a record's value. Key columns that the value does not have are taken from the record's key.
@@ -327,7 +352,7 @@ fn push_delete(
             }
         }
     };
-    changes.push(true, row).map_err(|bad| NotUnderstood { of_key: true, ..BadFormat::from(bad).into() })
+    changes.push(true, row).map_err(|bad| of_key(bad.into()))
 }
 
 #[cfg(test)]

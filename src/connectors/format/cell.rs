@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use ahash::AHashMap;
+use arrow::datatypes::IntervalMonthDayNano;
 
 /// A field as a record holds it. What it means is up to the column.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +24,31 @@ pub enum Cell<'a> {
     Text(&'a str),
     /// A JSON object or array, as written; it is known to be well formed.
     Nested(&'a str),
+    /// Text that should hold a JSON document.
+    Document(&'a str),
+    /// A value that came in binary, and so with its type.
+    Typed(Typed<'a>),
+}
+
+/// A value of a binary format.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Typed<'a> {
+    /// A whole number.
+    Integer(i64),
+    /// A number of 64 bits.
+    Float(f64),
+    /// An unscaled number and its scale.
+    Decimal(i128, i32),
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// Days since 1970.
+    Date(i64),
+    /// A time of day, in µs.
+    Time(i64),
+    /// A timestamp, in µs since 1970, and whether it is a moment rather than a date and time of no zone.
+    Timestamp(i64, bool),
+    /// An interval.
+    Interval(IntervalMonthDayNano),
 }
 
 /// A [`Cell`] as a place in the record (or in the row's own text, where it had to be unescaped).
@@ -43,6 +69,14 @@ pub enum Slot {
     Unescaped(Span),
     /// See [`Cell::Nested`].
     Nested(Span),
+    /// See [`Cell::Nested`], in [`Row::unescaped`].
+    Written(Span),
+    /// See [`Cell::Document`], in [`Row::unescaped`].
+    Document(Span),
+    /// See [`Typed::Bytes`], in [`Row::bytes`].
+    Bytes(Span),
+    /// See [`Cell::Typed`]; never bytes.
+    Typed(Typed<'static>),
 }
 
 /// A range of bytes that starts and ends between characters.
@@ -75,18 +109,21 @@ pub struct Row {
     slots: Vec<Slot>,
     /// Text of fields that could not be taken from the record as they are.
     pub unescaped: String,
+    /// Bytes of fields of binary formats.
+    pub bytes: Vec<u8>,
 }
 
 impl Row {
     /// A row of so many columns, all missing.
     pub fn new(columns: usize) -> Self {
-        Row { slots: vec![Slot::Missing; columns], unescaped: String::new() }
+        Row { slots: vec![Slot::Missing; columns], unescaped: String::new(), bytes: Vec::new() }
     }
 
     /// Forgets the fields of the record before.
     pub fn clear(&mut self) {
         self.slots.fill(Slot::Missing);
         self.unescaped.clear();
+        self.bytes.clear();
     }
 
     /// Says where a column's field is.
@@ -111,6 +148,13 @@ impl Row {
             Slot::Text(s) => Cell::Text(s.of(record)),
             Slot::Unescaped(s) => Cell::Text(s.of(&self.unescaped)),
             Slot::Nested(s) => Cell::Nested(s.of(record)),
+            Slot::Written(s) => Cell::Nested(s.of(&self.unescaped)),
+            Slot::Document(s) => Cell::Document(s.of(&self.unescaped)),
+            Slot::Bytes(s) => {
+                let bytes = self.bytes.get(s.start as usize..s.end as usize);
+                Cell::Typed(Typed::Bytes(bytes.unwrap_or_default()))
+            }
+            Slot::Typed(value) => Cell::Typed(value),
         }
     }
 }

@@ -13,8 +13,9 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, IntervalUnit, TimeUnit};
 
-use super::cell::{Cell, Row};
+use super::cell::{Cell, Row, Typed};
 use super::scan::Scanner;
+use super::typed;
 use super::values::{self, Encoding, FieldError, FieldResult};
 use crate::error::{Error, Result, SqlState};
 use crate::types::TYPE_KEY;
@@ -124,6 +125,9 @@ impl ColumnBuilder {
             self.append_filler();
             return Ok(());
         }
+        if let Cell::Typed(value) = cell {
+            return self.append_typed(value, encoding);
+        }
         match &mut self.values {
             Values::Boolean(b) => b.append_value(values::boolean(cell)?),
             Values::Int16(b) => b.append_value(values::integer(cell, "smallint")?),
@@ -133,7 +137,7 @@ impl ColumnBuilder {
             Values::Float64(b) => b.append_value(values::float(cell, "double precision")?),
             Values::Decimal(b, p, s) => b.append_value(values::decimal(cell, encoding, *p, *s)?),
             Values::Text(b) => match cell {
-                Cell::Nested(text) => b.append_value(text),
+                Cell::Nested(text) | Cell::Document(text) => b.append_value(text),
                 _ => b.append_value(values::scalar(cell, "text")?),
             },
             Values::Uuid(b) => {
@@ -149,6 +153,40 @@ impl ColumnBuilder {
             Values::Timestamp(b, zoned) => b.append_value(values::timestamp(cell, encoding, *zoned)?),
             Values::Interval(b) => b.append_value(values::interval(cell, encoding)?),
             Values::List(list) => list.append(cell, encoding)?,
+        }
+        Ok(())
+    }
+
+    /// Appends a value that has a type: as it is into a column of this type, through its text into others.
+    fn append_typed(&mut self, value: Typed<'_>, encoding: Encoding) -> FieldResult<()> {
+        match (&mut self.values, value) {
+            (Values::Int64(b), Typed::Integer(n)) => b.append_value(n),
+            (Values::Int32(b), Typed::Integer(n)) => b.append_value(typed::narrowed(n, "integer")?),
+            (Values::Int16(b), Typed::Integer(n)) => b.append_value(typed::narrowed(n, "smallint")?),
+            (Values::Float64(b), Typed::Float(x)) => b.append_value(x),
+            (Values::Float64(b), Typed::Integer(n)) => b.append_value(n as f64),
+            (Values::Float32(b), Typed::Float(x)) => b.append_value(typed::real(x)?),
+            (Values::Decimal(b, p, s), Typed::Decimal(unscaled, from)) => {
+                b.append_value(typed::decimal(unscaled, from, *p, *s)?);
+            }
+            (Values::Decimal(b, p, s), Typed::Integer(n)) => {
+                b.append_value(typed::decimal(i128::from(n), 0, *p, *s)?);
+            }
+            (Values::Bytea(b), Typed::Bytes(bytes)) => b.append_value(bytes),
+            (Values::Date(b), Typed::Date(days)) => b.append_value(values::days(days)?),
+            (Values::Time(b), Typed::Time(micros)) => b.append_value(micros),
+            (Values::Timestamp(b, _), Typed::Timestamp(micros, _)) => b.append_value(values::instant(micros)),
+            (Values::Interval(b), Typed::Interval(value)) => b.append_value(value),
+            (Values::Uuid(b), Typed::Bytes(bytes)) if let Ok(id) = uuid::Uuid::from_slice(bytes) => {
+                b.append_value(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+            }
+            (Values::Text(b), Typed::Bytes(bytes)) => b.append_value(values::text_of(bytes)?),
+            _ => {
+                let mut text = String::new();
+                let is_number = typed::write_text(value, &mut text);
+                let cell = if is_number { Cell::Number(&text) } else { Cell::Text(&text) };
+                return self.append(cell, encoding);
+            }
         }
         Ok(())
     }

@@ -178,14 +178,14 @@ impl<'a> Column<'a> {
     }
 }
 
-fn write_integer(value: i64, out: &mut String) {
+pub(super) fn write_integer(value: i64, out: &mut String) {
     use std::fmt::Write;
     let written = write!(out, "{value}");
     debug_assert!(written.is_ok(), "writing to a String does not fail");
 }
 
 /// The shortest text that reads back as the same number; `shown` is the value in its own width.
-fn write_float(value: f64, shown: impl std::fmt::Debug, out: &mut String) {
+pub(super) fn write_float(value: f64, shown: impl std::fmt::Debug, out: &mut String) {
     use std::fmt::Write;
     if value.is_nan() {
         out.push_str("NaN");

@@ -4,6 +4,7 @@
 //! [`rows::RowsBuilder`] turns them into Arrow columns. What a record *means* is up to `envelope`. All of it runs on the
 //! connector's thread.
 
+pub mod avro;
 pub mod cell;
 pub mod column;
 pub mod csv;
@@ -14,13 +15,16 @@ pub mod number;
 pub mod quote;
 pub mod rows;
 pub mod scan;
+pub mod typed;
 pub mod values;
 
 use arrow::datatypes::{DataType, Field, Schema};
 
+use crate::connectors::schema_registry::subject::Part;
 use crate::connectors::{FormatSpec, OptionValue, Options};
 use crate::error::{Error, Result, SqlState};
 use crate::types::TYPE_KEY;
+use avro::{AvroOptions, AvroReader};
 use cell::{RECORD_BYTES_MAX, Row, Slot};
 use csv::CsvReader;
 use json::JsonReader;
@@ -35,6 +39,18 @@ pub struct BadFormat {
     pub reason: String,
 }
 
+impl BadFormat {
+    /// Nothing is known of the record, because the registry that has its schema did not answer: it is to be read again.
+    pub fn is_unavailable(&self) -> bool {
+        is_unavailable(self.sqlstate)
+    }
+}
+
+/// Whether an error of this kind is of a registry that did not answer, or refused to, rather than of a record.
+pub fn is_unavailable(sqlstate: SqlState) -> bool {
+    [SqlState::CONNECTION_FAILURE, SqlState::INVALID_AUTHORIZATION].contains(&sqlstate)
+}
+
 /// What FORMAT said, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -42,6 +58,8 @@ pub enum Format {
     Json(JsonOptions),
     /// One line a record.
     Csv(CsvOptions),
+    /// One Avro datum a record.
+    Avro(Box<AvroOptions>),
     /// The whole record is the one column, of type text.
     Text,
     /// The whole record is the one column, of type bytea.
@@ -101,12 +119,20 @@ impl Format {
         let format = match name.as_str() {
             "json" => Format::Json(JsonOptions::take(&mut options)?),
             "csv" => Format::Csv(CsvOptions::take(&mut options)?),
+            "avro" => Format::Avro(Box::new(AvroOptions::take(&mut options)?)),
             "text" => Format::Text,
             "bytes" => Format::Bytes,
             _ => return Err(Error::unsupported(format!("FORMAT {}", name.to_uppercase()))),
         };
         options.finish()?;
         Ok(format)
+    }
+
+    /// Says which topic the records are in, which subjects of a registry are named after.
+    pub fn set_topic(&mut self, topic: &str) {
+        if let Format::Avro(options) = self {
+            options.subjects.set_topic(topic);
+        }
     }
 
     /// What reads records of the format into the columns of `schema`.
@@ -117,6 +143,7 @@ impl Format {
         Ok(match self {
             Format::Json(options) => RecordReader::Json(JsonReader::new(schema, options)),
             Format::Csv(options) => RecordReader::Csv(CsvReader::new(schema, options)),
+            Format::Avro(options) => RecordReader::Avro(Box::new(AvroReader::new(schema, Part::Value, options)?)),
             Format::Text => {
                 one_column(schema, "TEXT", "text", |f| *f.data_type() == DataType::Utf8View)?;
                 RecordReader::Whole(Whole::Text)
@@ -170,7 +197,8 @@ where
 }
 
 impl JsonOptions {
-    fn take(options: &mut Options) -> Result<Self> {
+    /// Takes `timestamp.format`.
+    pub(super) fn take_timestamp(options: &mut Options) -> Result<Option<Encoding>> {
         let timestamps = [
             ("iso", Encoding::Plain),
             ("s", Encoding::Epoch(Unit::Second)),
@@ -178,10 +206,14 @@ impl JsonOptions {
             ("us", Encoding::Epoch(Unit::Microsecond)),
             ("ns", Encoding::Epoch(Unit::Nanosecond)),
         ];
+        one_of(options, "timestamp.format", &timestamps)
+    }
+
+    fn take(options: &mut Options) -> Result<Self> {
         let binaries = [("escape", Encoding::Plain), ("base64", Encoding::Base64), ("hex", Encoding::Hex)];
         let decimals = [("text", Encoding::Plain), ("base64", Encoding::Decimal(None))];
         Ok(JsonOptions {
-            timestamp: one_of(options, "timestamp.format", &timestamps)?,
+            timestamp: Self::take_timestamp(options)?,
             binary: one_of(options, "binary.format", &binaries)?,
             decimal: one_of(options, "decimal.format", &decimals)?,
         })
@@ -243,6 +275,8 @@ pub enum RecordReader {
     Json(JsonReader),
     /// FORMAT CSV.
     Csv(CsvReader),
+    /// FORMAT AVRO.
+    Avro(Box<AvroReader>),
     /// FORMAT TEXT and BYTES.
     Whole(Whole),
 }
@@ -265,14 +299,17 @@ impl RecordReader {
                 reason: format!("the record has {} bytes, more than {RECORD_BYTES_MAX}", record.len()),
             });
         }
-        if let RecordReader::Whole(Whole::Bytes) = self {
-            return emit(Fields::Bytes(record));
+        match self {
+            RecordReader::Whole(Whole::Bytes) => return emit(Fields::Bytes(record)),
+            // What is text in it is the row's own.
+            RecordReader::Avro(reader) => return emit(Fields::Row(reader.read(record)?, "")),
+            _ => (),
         }
         let text = text_of(record).map_err(|e| BadFormat { sqlstate: e.sqlstate, reason: e.message })?;
         match self {
             RecordReader::Json(reader) => emit(Fields::Row(reader.read(text)?, text)),
             RecordReader::Csv(reader) => reader.read(text, |row| emit(Fields::Row(row, text))),
-            RecordReader::Whole(_) => {
+            RecordReader::Avro(_) | RecordReader::Whole(_) => {
                 let mut row = Row::new(1);
                 row.set(0, Slot::Text((0..text.len()).into()));
                 emit(Fields::Row(&row, text))
@@ -284,6 +321,7 @@ impl RecordReader {
     pub fn encodings(&self) -> &[Encoding] {
         match self {
             RecordReader::Json(reader) => reader.encodings(),
+            RecordReader::Avro(reader) => reader.encodings(),
             RecordReader::Csv(_) | RecordReader::Whole(_) => &[],
         }
     }

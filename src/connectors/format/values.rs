@@ -135,13 +135,19 @@ fn describe(cell: Cell<'_>) -> String {
         Cell::Text(t) => format!("the string \"{}\"", excerpt(t)),
         Cell::Nested(n) if n.starts_with('{') => format!("the object {}", excerpt(n)),
         Cell::Nested(n) => format!("the array {}", excerpt(n)),
+        Cell::Document(t) => format!("the document {}", excerpt(t)),
+        Cell::Typed(value) => {
+            let mut text = String::new();
+            super::typed::write_text(value, &mut text);
+            format!("the value {}", excerpt(&text))
+        }
     }
 }
 
 /// The text of a scalar cell.
 pub(super) fn scalar<'a>(cell: Cell<'a>, type_name: &str) -> FieldResult<&'a str> {
     match cell {
-        Cell::Text(s) | Cell::Number(s) => Ok(s),
+        Cell::Text(s) | Cell::Number(s) | Cell::Document(s) => Ok(s),
         Cell::Bool(true) => Ok("true"),
         Cell::Bool(false) => Ok("false"),
         _ => Err(FieldError::kind(type_name, cell)),
@@ -337,19 +343,22 @@ fn infinite(text: &str) -> Option<bool> {
     }
 }
 
+/// Days since 1970 that are a date of PostgreSQL's, from 4714-11-24 BC to 5874897-12-31. What is beyond them, as the
+/// numbers that Debezium makes of infinite dates, is no date.
+pub(super) fn days(days: i64) -> FieldResult<i32> {
+    const DAYS: std::ops::RangeInclusive<i64> = -2_440_588..=2_145_042_905;
+    match i32::try_from(days) {
+        Ok(narrow) if DAYS.contains(&days) => Ok(narrow),
+        _ => Err(FieldError::range("date", &days.to_string())),
+    }
+}
+
 pub(super) fn date(cell: Cell<'_>, encoding: Encoding) -> FieldResult<i32> {
     const NAME: &str = "date";
-    /// PostgreSQL's dates, from 4714-11-24 BC to 5874897-12-31. What is beyond them, as the numbers that Debezium
-    /// makes of infinite dates, is no date.
-    const DAYS: std::ops::RangeInclusive<i64> = -2_440_588..=2_145_042_905;
-    let in_range = |days: i64, n: &str| match i32::try_from(days) {
-        Ok(narrow) if DAYS.contains(&days) => Ok(narrow),
-        _ => Err(FieldError::range(NAME, n)),
-    };
     match (cell, encoding) {
-        (Cell::Number(n), Encoding::Days) => in_range(n.parse().map_err(|_| FieldError::range(NAME, n))?, n),
+        (Cell::Number(n), Encoding::Days) => days(n.parse().map_err(|_| FieldError::range(NAME, n))?),
         (Cell::Number(n), Encoding::Epoch(unit)) => {
-            in_range(units(n, unit, NAME)?.div_euclid(datetime::MICROS_PER_DAY), n)
+            days(units(n, unit, NAME)?.div_euclid(datetime::MICROS_PER_DAY))
         }
         (Cell::Text(text), _) if let Some(future) = infinite(text) => {
             Ok(if future { i32::MAX } else { i32::MIN })
@@ -382,7 +391,7 @@ pub(super) fn time(cell: Cell<'_>, encoding: Encoding) -> FieldResult<i64> {
 }
 
 /// A timestamp in µs, with the two that stand for infinity in PostgreSQL's JDBC driver, and so in Debezium's events.
-fn instant(micros: i64) -> i64 {
+pub(super) fn instant(micros: i64) -> i64 {
     match micros {
         9_223_372_036_825_200_000 => i64::MAX,
         -9_223_372_036_832_400_000 => i64::MIN,
@@ -449,7 +458,9 @@ pub(super) fn json_document(text: &str) -> FieldResult<&str> {
 /// The JSON document that a cell is: a string is a JSON string, unless the encoding says that it holds a document.
 pub(super) fn json<'a>(cell: Cell<'a>, encoding: Encoding) -> FieldResult<Cow<'a, str>> {
     match (cell, encoding) {
-        (Cell::Text(text), Encoding::JsonText) => json_document(text).map(Cow::Borrowed),
+        (Cell::Text(text), Encoding::JsonText) | (Cell::Document(text), _) => {
+            json_document(text).map(Cow::Borrowed)
+        }
         (Cell::Text(text), _) => {
             let mut quoted = String::with_capacity(text.len() + 2);
             quote::write_string(text, &mut quoted);

@@ -19,9 +19,9 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use crate::connectors::envelope::{self, Declaration, Decoder};
+use crate::connectors::envelope::{self, Declaration, Decoder, infer};
 use crate::connectors::{Discovered, Sink, SinkDefinition, Source, SourceDefinition};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use settings::{ClientSettings, SinkSettings, SourceSettings};
 
 /// How long a broker may take to answer when a connection is checked.
@@ -51,13 +51,14 @@ pub fn source(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Box<d
     Ok(Box::new(source::KafkaSource::new(settings, decoder)))
 }
 
-/// A topic does not say what its columns are.
+/// The columns of a topic's records, where their format has a schema that tells.
 ///
 /// # Errors
-/// Always 0A000: the columns must be declared.
-pub fn discover(_definition: &SourceDefinition) -> Result<Vec<Discovered>> {
-    Err(Error::unsupported("a KAFKA source without a list of columns")
-        .with_hint("Declare the columns: CREATE SOURCE name (id bigint, …) FROM KAFKA …"))
+/// 42601 when it has none; what the registry says.
+pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
+    let settings = SourceSettings::new(definition)?;
+    let found = infer::columns(definition, &settings.topics[0])?;
+    Ok(vec![Discovered { upstream: definition.name.clone(), ..found }])
 }
 
 /// The positions of the columns that rows are told apart by; empty: rows have no key.

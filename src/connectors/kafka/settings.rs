@@ -277,6 +277,7 @@ impl SinkSettings {
                 return Err(Error::unsupported("a KAFKA sink of CSV with a header or ENVELOPE DEBEZIUM"));
             }
             Format::Csv(csv) => Some(csv),
+            Format::Avro(_) => return Err(Error::unsupported("a KAFKA sink of FORMAT AVRO")),
             Format::Text | Format::Bytes => {
                 return Err(Error::unsupported("a KAFKA sink of FORMAT TEXT or BYTES"));
             }

@@ -249,8 +249,9 @@ impl Reader<'_> {
         let consumer = self.consumer;
         match consumer.poll(wait) {
             Some(Ok(message)) => {
-                self.read(&message);
+                let read = self.read(&message);
                 drop(message);
+                read?;
                 let looks_at_clock = self.batch.records.is_multiple_of(RECORDS_BETWEEN_CLOCKS);
                 if self.decoder.pending() + self.batch.bad.len() >= BATCH_ROWS_MAX
                     || self.batch.bytes >= BATCH_BYTES_MAX
@@ -269,7 +270,11 @@ impl Reader<'_> {
         }
     }
 
-    fn read(&mut self, message: &BorrowedMessage<'_>) {
+    /// Decodes a record.
+    ///
+    /// # Errors
+    /// The schema registry does not answer: what was read before is handed over, and the record is read again later.
+    fn read(&mut self, message: &BorrowedMessage<'_>) -> Result<()> {
         let headers = self.wants_headers.then(|| headers_json(message));
         let timestamp_micros = match message.timestamp() {
             Timestamp::NotAvailable => None,
@@ -285,6 +290,10 @@ impl Reader<'_> {
             headers: headers.as_deref(),
         };
         if let Err(not_understood) = self.decoder.push(&record) {
+            if not_understood.is_unavailable() {
+                self.hand_over()?;
+                return Err(Error::new(not_understood.sqlstate, not_understood.reason));
+            }
             self.batch.bad.push(bad_record(&record, not_understood));
         }
         self.position.set(record.topic, record.partition, record.offset + 1);
@@ -296,6 +305,7 @@ impl Reader<'_> {
             batch.began = Some(world::instant());
             self.works_again();
         }
+        Ok(())
     }
 
     fn hand_over(&mut self) -> Result<()> {

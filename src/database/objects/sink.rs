@@ -40,11 +40,16 @@ impl Database {
             Some(connection) => Some(catalog.require(ObjectKind::Connection, connection)?.id),
             None => None,
         };
+        let registry = match &create.registry {
+            Some(registry) => Some(catalog.require(ObjectKind::Connection, registry)?.id),
+            None => None,
+        };
         let sink = Sink {
             uuid: UuidText(world::uuid()),
             from: from.id,
             kind: create.kind.clone(),
             connection,
+            registry,
             options: create.options.clone(),
             key: create.key.clone(),
             format: create.format.clone(),

@@ -42,6 +42,7 @@ fn undeclared(
     {
         source.columns = only.schema.fields().iter().map(|f| Column::from_field(f)).collect();
         source.key = only.key.clone();
+        source.key_declared = !only.key.is_empty();
         return Ok(Vec::new());
     }
     if !all_tables {
@@ -61,6 +62,10 @@ impl Database {
             Some(connection) => Some(catalog.require(ObjectKind::Connection, connection)?.id),
             None => None,
         };
+        let registry = match &create.registry {
+            Some(registry) => Some(catalog.require(ObjectKind::Connection, registry)?.id),
+            None => None,
+        };
         let (columns, key) = table::columns(&create.columns, &create.key)?;
         if let Some(column) = columns.iter().find(|c| c.default.is_some()) {
             return Err(Error::unsupported(format!("a DEFAULT of a source's column (\"{}\")", column.name)));
@@ -69,6 +74,7 @@ impl Database {
         let mut source = Source {
             kind: create.kind.clone(),
             connection,
+            registry,
             options: create.options.clone(),
             format: create.format.clone(),
             envelope: create.envelope,
@@ -80,10 +86,13 @@ impl Database {
             retain: create.retain,
             paused: false,
         };
-        let definition = connect::source_definition(&catalog, &name, &source)?;
+        let mut definition = connect::source_definition(&catalog, &name, &source)?;
         let mut offered = Vec::new();
         if source.columns.is_empty() {
             offered = undeclared(&name, &mut source, create.all_tables, &definition)?;
+            if source.key_declared {
+                definition.key = source.key.clone();
+            }
         } else if create.all_tables {
             return Err(Error::new(
                 SqlState::SYNTAX_ERROR,

@@ -170,6 +170,9 @@ pub struct Source {
     pub kind: String,
     /// The CONNECTION it uses.
     pub connection: Option<ObjectId>,
+    /// The schema registry that FORMAT uses.
+    #[serde(default)]
+    pub registry: Option<ObjectId>,
     /// Its options; secrets by name.
     pub options: OptionList,
     /// FORMAT.
@@ -222,6 +225,9 @@ pub struct Sink {
     pub kind: String,
     /// The CONNECTION it uses.
     pub connection: Option<ObjectId>,
+    /// The schema registry that FORMAT uses.
+    #[serde(default)]
+    pub registry: Option<ObjectId>,
     /// Its options; secrets by name.
     pub options: OptionList,
     /// Columns of the declared key.
@@ -313,8 +319,8 @@ impl Object {
     fn uses(&self) -> Vec<ObjectId> {
         match self {
             Object::Table(t) => t.source.iter().map(|(id, _)| *id).collect(),
-            Object::Source(s) => s.connection.into_iter().collect(),
-            Object::Sink(s) => std::iter::once(s.from).chain(s.connection).collect(),
+            Object::Source(s) => s.connection.into_iter().chain(s.registry).collect(),
+            Object::Sink(s) => std::iter::once(s.from).chain(s.connection).chain(s.registry).collect(),
             Object::Index(i) => vec![i.on],
             Object::Secret(_) | Object::Connection(_) | Object::View(_) | Object::MaterializedView(_) => {
                 Vec::new()

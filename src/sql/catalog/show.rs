@@ -59,6 +59,17 @@ impl Catalog {
         push_options(sql, options);
     }
 
+    fn push_format(&self, sql: &mut String, format: Option<&FormatSpec>, registry: Option<ObjectId>) {
+        let Some(format) = format else { return };
+        sql.push_str(" FORMAT ");
+        sql.push_str(&format.name.to_ascii_uppercase());
+        push_options(sql, &format.options);
+        if let Some(registry) = registry {
+            sql.push_str(" USING SCHEMA REGISTRY CONNECTION ");
+            sql.push_str(&self.name_of(registry));
+        }
+    }
+
     fn create_source(&self, entry: &Entry) -> String {
         let Object::Source(s) = &entry.object else { return String::new() };
         let mut sql = format!("CREATE SOURCE {}", quote(&entry.name));
@@ -72,7 +83,7 @@ impl Catalog {
         if s.all_tables {
             sql.push_str(" FOR ALL TABLES");
         }
-        push_format(&mut sql, s.format.as_ref());
+        self.push_format(&mut sql, s.format.as_ref(), s.registry);
         if !s.includes.is_empty() {
             let list: Vec<_> =
                 s.includes.iter().map(|i| format!("{} AS {}", i.what, quote(&i.column))).collect();
@@ -93,7 +104,7 @@ impl Catalog {
             let key: Vec<_> = s.key.iter().map(|c| quote(c)).collect();
             sql.push_str(&format!(" KEY ({})", key.join(", ")));
         }
-        push_format(&mut sql, s.format.as_ref());
+        self.push_format(&mut sql, s.format.as_ref(), s.registry);
         push_envelope(&mut sql, s.envelope);
         sql
     }
@@ -142,14 +153,6 @@ fn push_options(sql: &mut String, options: &OptionList) {
         })
         .collect();
     sql.push_str(&format!(" ({})", list.join(", ")));
-}
-
-fn push_format(sql: &mut String, format: Option<&FormatSpec>) {
-    if let Some(format) = format {
-        sql.push_str(" FORMAT ");
-        sql.push_str(&format.name.to_ascii_uppercase());
-        push_options(sql, &format.options);
-    }
 }
 
 fn push_envelope(sql: &mut String, envelope: Envelope) {

@@ -5,10 +5,21 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::StatementParser;
 use crate::declared::{Envelope, FormatSpec, OptionList, OptionValue};
 use crate::error::{Error, Result, SqlState};
+use crate::names::Name;
 use crate::types::parse_interval;
 
 /// Formats that connectors know.
-const FORMATS: [&str; 5] = ["json", "csv", "text", "bytes", "parquet"];
+const FORMATS: [&str; 6] = ["json", "avro", "csv", "text", "bytes", "parquet"];
+
+/// What FORMAT says.
+pub(super) struct FormatClause {
+    /// The format.
+    pub(super) format: FormatSpec,
+    /// The connection to the registry that has its schemas.
+    pub(super) registry: Option<Name>,
+    /// The envelope that it says by the way.
+    pub(super) envelope: Option<Envelope>,
+}
 
 impl StatementParser<'_> {
     /// `(name = value, …)`; may be empty.
@@ -81,9 +92,8 @@ impl StatementParser<'_> {
         Ok(OptionValue::Literal(text))
     }
 
-    /// FORMAT, behind its keyword: the format, and the envelope when it says one, too
-    /// (`UPSERT ENCODE JSON`, `DEBEZIUM`, `PLAIN ENCODE CSV`).
-    pub(super) fn format(&mut self) -> Result<(FormatSpec, Option<Envelope>)> {
+    /// FORMAT, behind its keyword; it may say the envelope, too (`UPSERT ENCODE JSON`, `DEBEZIUM`, `PLAIN ENCODE CSV`).
+    pub(super) fn format(&mut self) -> Result<FormatClause> {
         let envelope = match self.peek_word().as_deref() {
             Some("plain") => Some(Envelope::None),
             Some("upsert") => Some(Envelope::Upsert),
@@ -99,11 +109,25 @@ impl StatementParser<'_> {
         } else {
             name = self.format_name()?;
         }
-        let options = match self.p.peek_token_ref().token {
+        let mut options = match self.p.peek_token_ref().token {
             Token::LParen => self.options()?,
             _ => Vec::new(),
         };
-        Ok((FormatSpec { name, options }, envelope))
+        let mut registry = None;
+        if self.word("using") {
+            // Others say CONFLUENT SCHEMA REGISTRY: it is its protocol.
+            self.word("confluent");
+            self.expect_word("schema")?;
+            self.expect_word("registry")?;
+            self.expect_word("connection")?;
+            registry = Some(self.name()?);
+            if self.p.peek_token_ref().token == Token::LParen {
+                let more = self.options()?;
+                no_repetition(&options, &more)?;
+                options.extend(more);
+            }
+        }
+        Ok(FormatClause { format: FormatSpec { name, options }, registry, envelope })
     }
 
     fn format_name(&mut self) -> Result<String> {
@@ -112,7 +136,7 @@ impl StatementParser<'_> {
                 self.p.advance_token();
                 Ok(word)
             }
-            Some(word) if ["avro", "protobuf", "xml"].contains(&word.as_str()) => {
+            Some(word) if ["protobuf", "xml"].contains(&word.as_str()) => {
                 Err(Error::unsupported(format!("FORMAT {}", word.to_ascii_uppercase())).at(self.position()))
             }
             _ => Err(self
@@ -151,6 +175,16 @@ pub(super) fn duration_of(text: &str) -> Result<u64> {
     match micros.map(u64::try_from) {
         Some(Ok(micros)) if interval.months == 0 => Ok(micros),
         _ => Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("\"{text}\" is not a duration"))),
+    }
+}
+
+/// No option may be in both lists.
+pub(super) fn no_repetition(options: &OptionList, more: &OptionList) -> Result<()> {
+    match more.iter().find(|(name, _)| options.iter().any(|(n, _)| n == name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Error::new(SqlState::SYNTAX_ERROR, format!("option \"{name}\" is given more than once")))
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::StatementParser;
 use super::create::ColumnList;
-use super::options::{finish, take, take_bool};
-use crate::declared::{Envelope, Include, OptionList, OptionValue};
+use super::options::{finish, no_repetition, take, take_bool};
+use crate::declared::{Envelope, Include, OptionValue};
 use crate::error::{Error, Result, SqlState};
 use crate::names::Name;
 use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};
@@ -38,6 +38,8 @@ impl StatementParser<'_> {
             (&["postgresql"], "postgres"),
             (&["snowflake"], "snowflake"),
             (&["object", "store"], "object store"),
+            (&["schema", "registry"], "schema registry"),
+            (&["confluent", "schema", "registry"], "schema registry"),
         ] {
             if self.words(words) {
                 return Ok(kind.to_string());
@@ -46,7 +48,6 @@ impl StatementParser<'_> {
         for words in [
             &["mysql"][..],
             &["redshift"],
-            &["schema", "registry"],
             &["sql", "server"],
             &["mongodb"],
             &["ssh", "tunnel"],
@@ -61,7 +62,7 @@ impl StatementParser<'_> {
                 return Err(Error::unsupported(format!("CONNECTION TO {kind}")).at(position));
             }
         }
-        Err(self.unexpected().with_hint("Known connections: KAFKA, POSTGRES, SNOWFLAKE, OBJECT STORE."))
+        Err(self.unexpected().with_hint("Known connections: KAFKA, POSTGRES, SNOWFLAKE, OBJECT STORE, SCHEMA REGISTRY."))
     }
 
     /// Behind CREATE SOURCE.
@@ -85,6 +86,7 @@ impl StatementParser<'_> {
             options: Vec::new(),
             all_tables: false,
             format: None,
+            registry: None,
             envelope: Envelope::None,
             includes: Vec::new(),
             retain: true,
@@ -106,9 +108,9 @@ impl StatementParser<'_> {
             } else if self.word("with") {
                 self.source_with(&mut source)?;
             } else if self.word("format") {
-                let (format, implied) = self.format()?;
-                source.format = Some(format);
-                envelope = envelope.or(implied);
+                let said = self.format()?;
+                (source.format, source.registry) = (Some(said.format), said.registry);
+                envelope = envelope.or(said.envelope);
             } else if self.word("include") {
                 source.includes.extend(self.comma_separated(Self::include)?);
             } else if self.word("envelope") {
@@ -226,6 +228,7 @@ impl StatementParser<'_> {
             },
             key: Vec::new(),
             format: None,
+            registry: None,
             envelope: Envelope::None,
         };
         let mut envelope = None;
@@ -233,9 +236,9 @@ impl StatementParser<'_> {
             if self.word("key") {
                 sink.key = self.ident_list()?;
             } else if self.word("format") {
-                let (format, implied) = self.format()?;
-                sink.format = Some(format);
-                envelope = envelope.or(implied);
+                let said = self.format()?;
+                (sink.format, sink.registry) = (Some(said.format), said.registry);
+                envelope = envelope.or(said.envelope);
             } else if self.word("envelope") {
                 envelope = Some(self.envelope()?);
             } else if self.word("with") {
@@ -248,15 +251,6 @@ impl StatementParser<'_> {
         }
         sink.envelope = envelope.unwrap_or_default();
         Ok(Statement::CreateSink(Box::new(sink)))
-    }
-}
-
-fn no_repetition(options: &OptionList, more: &OptionList) -> Result<()> {
-    match more.iter().find(|(name, _)| options.iter().any(|(n, _)| n == name)) {
-        None => Ok(()),
-        Some((name, _)) => {
-            Err(Error::new(SqlState::SYNTAX_ERROR, format!("option \"{name}\" is given more than once")))
-        }
     }
 }
 
