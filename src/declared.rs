@@ -26,7 +26,7 @@ pub enum Envelope {
 /// A piece of a record's metadata that becomes a column (`INCLUDE …`).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Include {
-    /// `key`, `partition`, `offset`, `timestamp`, `headers`.
+    /// `key`, `topic`, `partition`, `offset`, `timestamp`, `headers`; `header 'name'`, quoted as in SQL.
     pub what: String,
     /// The column's name.
     pub column: String,

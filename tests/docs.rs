@@ -8,7 +8,9 @@ use common::fakesnow::Fakesnow;
 use common::kafka::Kafka;
 use common::pgclient::{PgClient, Protocol};
 use common::postgres::Postgres;
+use common::registry::Registry;
 use common::server::Server;
+use tidemill::connectors::schema_registry::client::SchemaKind;
 
 /// The `sql` blocks of a document, each with the line it starts at.
 fn examples(text: &str) -> Vec<(usize, String)> {
@@ -69,7 +71,12 @@ fn files() {
 #[test]
 fn kafka() {
     let kafka = Kafka::start();
-    run("docs/connectors/kafka.md", |sql| sql.replace("localhost:9092", kafka.brokers()));
+    let registry = Registry::start();
+    let payment = r#"{"type": "record", "name": "Payment", "fields": [{"name": "id", "type": "long"}]}"#;
+    registry.register("payments-value", SchemaKind::Avro, payment);
+    run("docs/connectors/kafka.md", |sql| {
+        sql.replace("localhost:9092", kafka.brokers()).replace("http://localhost:8081", &registry.url())
+    });
 }
 
 #[test]

@@ -7,4 +7,5 @@ pub mod kafka;
 pub mod pgclient;
 pub mod postgres;
 pub mod process;
+pub mod registry;
 pub mod server;

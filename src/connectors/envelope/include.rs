@@ -2,13 +2,14 @@
 
 use crate::connectors::Include;
 use crate::connectors::envelope::Record;
-use crate::connectors::format::cell::Cell;
+use crate::connectors::format::cell::{Cell, Row};
 use crate::connectors::format::column::ColumnBuilder;
+use crate::connectors::format::scan::{self, Scanner};
 use crate::connectors::format::values::{Encoding, FieldError};
 use crate::error::{Error, Result, SqlState};
 
 /// A piece of a record's metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Included {
     /// The key: its bytes into bytea, its text into text, its document into jsonb.
     Key,
@@ -22,6 +23,8 @@ pub enum Included {
     Timestamp,
     /// The headers: a JSON object; of headers of one name the last one counts.
     Headers,
+    /// The header of this name; of several the last one.
+    Header(String),
 }
 
 impl Included {
@@ -40,10 +43,15 @@ impl Included {
     /// # Errors
     /// 22023 for a name that is not known.
     pub fn new(include: &Include) -> Result<Included> {
+        if let Some(quoted) = include.what.strip_prefix("header ") {
+            let name = quoted.trim().trim_matches('\'').replace("''", "'");
+            return Ok(Included::Header(name));
+        }
         match Self::NAMES.iter().find(|(n, _)| include.what.eq_ignore_ascii_case(n)) {
-            Some((_, included)) => Ok(*included),
+            Some((_, included)) => Ok(included.clone()),
             None => {
-                let names: Vec<&str> = Self::NAMES.iter().map(|(n, _)| *n).collect();
+                let mut names: Vec<&str> = Self::NAMES.iter().map(|(n, _)| *n).collect();
+                names.push("header 'name'");
                 let message = format!("unknown INCLUDE column \"{}\"", include.what);
                 Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message)
                     .with_hint(format!("Known: {}.", names.join(", "))))
@@ -53,7 +61,7 @@ impl Included {
 
     /// Appends the record's own.
     pub fn append(
-        self,
+        &self,
         record: &Record<'_>,
         column: &mut ColumnBuilder,
     ) -> std::result::Result<(), FieldError> {
@@ -67,6 +75,26 @@ impl Included {
                 None => column.append(Cell::Null, Encoding::Plain),
             },
             Included::Headers => column.append(Cell::Nested(record.headers.unwrap_or("{}")), Encoding::Plain),
+            Included::Header(name) => {
+                let mut row = Row::new(1);
+                let headers = record.headers.unwrap_or("{}");
+                // Sources write them; they are well formed.
+                let scanned = Scanner::new(headers).object(|s, member, escaped| {
+                    let mut unescaped = String::new();
+                    if escaped {
+                        scan::unescape(member, s.position(), &mut unescaped)?;
+                    }
+                    let slot = s.slot(&mut row)?;
+                    if name == if escaped { unescaped.as_str() } else { member } {
+                        row.set(0, slot);
+                    }
+                    Ok(())
+                });
+                match (scanned, row.cell(0, headers)) {
+                    (Ok(()), cell @ Cell::Text(_)) => column.append(cell, Encoding::Plain),
+                    _ => column.append(Cell::Null, Encoding::Plain),
+                }
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
 
-use crate::connectors::format::Format;
+use crate::connectors::format::{Format, protobuf};
 use crate::connectors::format::avro::columns::columns_of;
 use crate::connectors::format::avro::schema::{Kind, Record, Schema as AvroSchema};
 use crate::connectors::schema_registry::subject::Part;
@@ -16,9 +16,11 @@ use crate::error::{Error, Result, SqlState};
 ///
 /// # Errors
 /// 42601 when the format has no schema; 42P16 when the envelope needs a key and the records' keys have no fields.
-pub fn columns(definition: &SourceDefinition, topic: &str) -> Result<Discovered> {
+pub fn columns(definition: &SourceDefinition, topic: Option<&str>) -> Result<Discovered> {
     let mut format = Format::new(definition.format.as_ref())?;
-    format.set_topic(topic);
+    if let Some(topic) = topic {
+        format.set_topic(topic);
+    }
     let (value, key) = match &format {
         Format::Avro(options) => {
             let value = options.reader_schema(Part::Value)?.ok_or_else(|| no_record("value"))?;
@@ -28,6 +30,14 @@ pub fn columns(definition: &SourceDefinition, topic: &str) -> Result<Discovered>
                 _ => options.reader_schema(Part::Key)?,
             };
             (value, key.as_ref().and_then(AvroSchema::root_record).map(columns_of))
+        }
+        Format::Protobuf(options) => {
+            let value = options.message(Part::Value)?.ok_or_else(|| no_record("value"))?;
+            let key = match definition.envelope {
+                Envelope::None => None,
+                _ => options.message(Part::Key)?,
+            };
+            (protobuf::columns_of(&value), key.as_ref().map(protobuf::columns_of))
         }
         _ => {
             return Err(Error::new(SqlState::SYNTAX_ERROR, "the source has no list of columns, and its FORMAT no schema")

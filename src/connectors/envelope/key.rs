@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::connectors::format::avro::AvroReader;
 use crate::connectors::format::cell::{Cell, FieldNames, RECORD_BYTES_MAX, Row, Slot};
+use crate::connectors::format::protobuf::ProtobufReader;
 use crate::connectors::format::typed;
 use crate::connectors::format::{BadFormat, Format};
 use crate::connectors::schema_registry::frame::unframed;
@@ -34,6 +35,7 @@ pub struct KeyReader {
 #[derive(Debug)]
 enum BinaryKey {
     Avro(Box<AvroReader>),
+    Protobuf(Box<ProtobufReader>),
 }
 
 impl BinaryKey {
@@ -41,6 +43,9 @@ impl BinaryKey {
         Ok(match format {
             Format::Avro(options) if options.registry.is_some() || options.key_schema.is_some() => {
                 Some(BinaryKey::Avro(Box::new(AvroReader::new(columns, Part::Key, options)?)))
+            }
+            Format::Protobuf(options) if options.registry.is_some() => {
+                Some(BinaryKey::Protobuf(Box::new(ProtobufReader::new(columns, Part::Key, options)?)))
             }
             _ => None,
         })
@@ -50,18 +55,21 @@ impl BinaryKey {
     fn takes(&self, key: &[u8]) -> bool {
         match self {
             BinaryKey::Avro(reader) => !reader.is_framed() || unframed(key).is_some(),
+            BinaryKey::Protobuf(_) => unframed(key).is_some(),
         }
     }
 
     fn read(&mut self, key: &[u8]) -> std::result::Result<(), BadFormat> {
         match self {
             BinaryKey::Avro(reader) => reader.read(key).map(|_| ()),
+            BinaryKey::Protobuf(reader) => reader.read(key).map(|_| ()),
         }
     }
 
     fn cell(&self, column: usize) -> Cell<'_> {
         match self {
             BinaryKey::Avro(reader) => reader.row().cell(column, ""),
+            BinaryKey::Protobuf(reader) => reader.row().cell(column, ""),
         }
     }
 }

@@ -163,8 +163,10 @@ impl Decoder {
     pub fn new(declaration: &Declaration<'_>) -> Result<Decoder> {
         let Declaration { definition, schema, full_before_images } = declaration;
         let mut format = Format::new(definition.format.as_ref())?;
-        if let Some((_, topic)) = definition.options.iter().find(|(name, _)| name == "topic") {
-            format.set_topic(topic);
+        if let Some((_, topics)) = definition.options.iter().find(|(name, _)| name == "topic")
+            && !topics.contains(',')
+        {
+            format.set_topic(topics);
         }
         let Some(value_columns) = schema.fields().len().checked_sub(definition.includes.len()) else {
             return Err(Error::internal("a source has more INCLUDE columns than columns"));
@@ -222,7 +224,7 @@ impl Decoder {
 
     /// Whether [`Record::headers`] is read.
     pub fn wants_headers(&self) -> bool {
-        self.included.contains(&Included::Headers)
+        self.included.iter().any(|i| matches!(i, Included::Headers | Included::Header(_)))
     }
 
     /// How many row changes wait to be taken.

@@ -267,8 +267,8 @@ fn other_formats() {
     );
     let wrong = source(ID_NAME, Envelope::None, &[]).format("text", &[]).decoder().unwrap_err();
     assert_eq!(wrong.message, "FORMAT TEXT needs exactly one column, of type text");
-    let unbuilt = source(ID_NAME, Envelope::None, &[]).format("avro", &[]).decoder().unwrap_err();
-    assert_eq!(unbuilt.message, "FORMAT AVRO is not supported yet");
+    let unbuilt = source(ID_NAME, Envelope::None, &[]).format("xml", &[]).decoder().unwrap_err();
+    assert_eq!(unbuilt.message, "FORMAT XML is not supported yet");
     let option = source(ID_NAME, Envelope::None, &[]).format("json", &[("x", "1")]).decoder().unwrap_err();
     assert_eq!(option.message, "unknown option \"x\" of FORMAT JSON");
 }

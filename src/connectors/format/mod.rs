@@ -12,6 +12,7 @@ pub mod datetime;
 pub mod encode;
 pub mod json;
 pub mod number;
+pub mod protobuf;
 pub mod quote;
 pub mod rows;
 pub mod scan;
@@ -28,6 +29,7 @@ use avro::{AvroOptions, AvroReader};
 use cell::{RECORD_BYTES_MAX, Row, Slot};
 use csv::CsvReader;
 use json::JsonReader;
+use protobuf::{ProtobufOptions, ProtobufReader};
 use values::{Encoding, Unit, text_of};
 
 /// Why a record as a whole was not understood.
@@ -60,6 +62,8 @@ pub enum Format {
     Csv(CsvOptions),
     /// One Avro datum a record.
     Avro(Box<AvroOptions>),
+    /// One Protobuf message a record.
+    Protobuf(Box<ProtobufOptions>),
     /// The whole record is the one column, of type text.
     Text,
     /// The whole record is the one column, of type bytea.
@@ -119,6 +123,7 @@ impl Format {
         let format = match name.as_str() {
             "json" => Format::Json(JsonOptions::take(&mut options)?),
             "csv" => Format::Csv(CsvOptions::take(&mut options)?),
+            "protobuf" => Format::Protobuf(Box::new(ProtobufOptions::take(&mut options)?)),
             "avro" => Format::Avro(Box::new(AvroOptions::take(&mut options)?)),
             "text" => Format::Text,
             "bytes" => Format::Bytes,
@@ -130,8 +135,10 @@ impl Format {
 
     /// Says which topic the records are in, which subjects of a registry are named after.
     pub fn set_topic(&mut self, topic: &str) {
-        if let Format::Avro(options) = self {
-            options.subjects.set_topic(topic);
+        match self {
+            Format::Avro(options) => options.subjects.set_topic(topic),
+            Format::Protobuf(options) => options.subjects.set_topic(topic),
+            _ => (),
         }
     }
 
@@ -144,6 +151,9 @@ impl Format {
             Format::Json(options) => RecordReader::Json(JsonReader::new(schema, options)),
             Format::Csv(options) => RecordReader::Csv(CsvReader::new(schema, options)),
             Format::Avro(options) => RecordReader::Avro(Box::new(AvroReader::new(schema, Part::Value, options)?)),
+            Format::Protobuf(options) => {
+                RecordReader::Protobuf(Box::new(ProtobufReader::new(schema, Part::Value, options)?))
+            }
             Format::Text => {
                 one_column(schema, "TEXT", "text", |f| *f.data_type() == DataType::Utf8View)?;
                 RecordReader::Whole(Whole::Text)
@@ -277,6 +287,8 @@ pub enum RecordReader {
     Csv(CsvReader),
     /// FORMAT AVRO.
     Avro(Box<AvroReader>),
+    /// FORMAT PROTOBUF.
+    Protobuf(Box<ProtobufReader>),
     /// FORMAT TEXT and BYTES.
     Whole(Whole),
 }
@@ -303,13 +315,14 @@ impl RecordReader {
             RecordReader::Whole(Whole::Bytes) => return emit(Fields::Bytes(record)),
             // What is text in it is the row's own.
             RecordReader::Avro(reader) => return emit(Fields::Row(reader.read(record)?, "")),
+            RecordReader::Protobuf(reader) => return emit(Fields::Row(reader.read(record)?, "")),
             _ => (),
         }
         let text = text_of(record).map_err(|e| BadFormat { sqlstate: e.sqlstate, reason: e.message })?;
         match self {
             RecordReader::Json(reader) => emit(Fields::Row(reader.read(text)?, text)),
             RecordReader::Csv(reader) => reader.read(text, |row| emit(Fields::Row(row, text))),
-            RecordReader::Avro(_) | RecordReader::Whole(_) => {
+            RecordReader::Avro(_) | RecordReader::Protobuf(_) | RecordReader::Whole(_) => {
                 let mut row = Row::new(1);
                 row.set(0, Slot::Text((0..text.len()).into()));
                 emit(Fields::Row(&row, text))
@@ -322,6 +335,7 @@ impl RecordReader {
         match self {
             RecordReader::Json(reader) => reader.encodings(),
             RecordReader::Avro(reader) => reader.encodings(),
+            RecordReader::Protobuf(reader) => reader.encodings(),
             RecordReader::Csv(_) | RecordReader::Whole(_) => &[],
         }
     }

@@ -57,7 +57,7 @@ pub fn source(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Box<d
 /// 42601 when it has none; what the registry says.
 pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
     let settings = SourceSettings::new(definition)?;
-    let found = infer::columns(definition, &settings.topics[0])?;
+    let found = infer::columns(definition, settings.topics.only())?;
     Ok(vec![Discovered { upstream: definition.name.clone(), ..found }])
 }
 

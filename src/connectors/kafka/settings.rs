@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
+use regex::Regex;
 
 use crate::connectors::format::{CsvOptions, Format, datetime};
 use crate::connectors::{Envelope, Options, SinkDefinition, SourceDefinition};
@@ -170,8 +171,10 @@ impl Start {
 pub struct SourceSettings {
     /// Where.
     pub client: ClientSettings,
-    /// Which topics; at least one.
-    pub topics: Vec<String>,
+    /// Which topics.
+    pub topics: Topics,
+    /// How often it is looked whether there are new topics.
+    pub refresh: Duration,
     /// From where on.
     pub start: Start,
     /// Whether records of open and aborted transactions are read too.
@@ -188,13 +191,9 @@ impl SourceSettings {
         let all = definition.connection.iter().chain(&definition.options).cloned().collect();
         let mut options = Options::new("a KAFKA source", all);
         let client = ClientSettings::take(&mut options)?;
-        let topics: Vec<String> =
-            options.require("topic")?.split(',').map(|t| t.trim().to_string()).collect();
-        if topics.iter().any(|t| !is_topic_name(t)) {
-            return Err(invalid("option \"topic\" must be the name of a topic, or several by comma"));
-        }
+        let topics = Topics::take(&mut options)?;
         let start = options.take("start").map_or(Ok(Start::Earliest), |s| Start::parse(&s))?;
-        if matches!(start, Start::Offsets(_)) && topics.len() > 1 {
+        if matches!(start, Start::Offsets(_)) && topics.only().is_none() {
             return Err(invalid("offsets in option \"start\" need a single topic"));
         }
         let read_uncommitted = match options.take("isolation.level").as_deref() {
@@ -224,7 +223,55 @@ impl SourceSettings {
                     "Rows are taken back by their values, so every row must have been read when it came.",
                 ));
         }
-        Ok(SourceSettings { client, topics, start, read_uncommitted, group, full_before_images })
+        let refresh = client.config().get("topic.metadata.refresh.interval.ms").and_then(|ms| ms.parse().ok());
+        let refresh = Duration::from_millis(refresh.unwrap_or(30_000));
+        Ok(SourceSettings { client, topics, refresh, start, read_uncommitted, group, full_before_images })
+    }
+}
+
+/// The topics of a source.
+#[derive(Clone, Debug)]
+pub enum Topics {
+    /// These, at least one.
+    Named(Vec<String>),
+    /// All whose whole names match, those to come included.
+    Pattern(Regex),
+}
+
+impl Topics {
+    fn take(options: &mut Options) -> Result<Self> {
+        let Some(pattern) = options.take("topic.pattern") else {
+            let names = options.require("topic")?;
+            let names: Vec<String> = names.split(',').map(|t| t.trim().to_string()).collect();
+            if names.iter().any(|t| !is_topic_name(t)) {
+                return Err(invalid("option \"topic\" must be the name of a topic, or several by comma"));
+            }
+            return Ok(Topics::Named(names));
+        };
+        if options.take("topic").is_some() {
+            return Err(invalid("a KAFKA source takes the option \"topic\" or \"topic.pattern\", not both"));
+        }
+        match Regex::new(&format!("^(?:{pattern})$")) {
+            Ok(pattern) => Ok(Topics::Pattern(pattern)),
+            Err(e) => Err(invalid("option \"topic.pattern\" is no regular expression").with_detail(e.to_string())),
+        }
+    }
+
+    /// The topic, where it is one of a name.
+    pub fn only(&self) -> Option<&str> {
+        match self {
+            Topics::Named(names) if names.len() == 1 => names.first().map(String::as_str),
+            _ => None,
+        }
+    }
+
+    /// Whether a topic is one of them.
+    pub fn contains(&self, topic: &str) -> bool {
+        match self {
+            Topics::Named(names) => names.iter().any(|n| n == topic),
+            // Those that begin so are the brokers' and clients' own.
+            Topics::Pattern(pattern) => !topic.starts_with("__") && pattern.is_match(topic),
+        }
     }
 }
 
@@ -277,7 +324,9 @@ impl SinkSettings {
                 return Err(Error::unsupported("a KAFKA sink of CSV with a header or ENVELOPE DEBEZIUM"));
             }
             Format::Csv(csv) => Some(csv),
-            Format::Avro(_) => return Err(Error::unsupported("a KAFKA sink of FORMAT AVRO")),
+            Format::Avro(_) | Format::Protobuf(_) => {
+                return Err(Error::unsupported("a KAFKA sink of FORMAT AVRO or PROTOBUF"));
+            }
             Format::Text | Format::Bytes => {
                 return Err(Error::unsupported("a KAFKA sink of FORMAT TEXT or BYTES"));
             }
@@ -380,9 +429,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_is_of_whole_names() {
+        let topics = source(&[("topic.pattern", "shop\\.(a|b)")]).unwrap().topics;
+        assert!(topics.contains("shop.a") && topics.contains("shop.b"));
+        assert!(!topics.contains("shop.ab") && !topics.contains("a.shop.a"));
+        assert!(!source(&[("topic.pattern", ".*")]).unwrap().topics.contains("__consumer_offsets"));
+    }
+
+    #[test]
     fn properties_reach_librdkafka() {
         let s = source(&[("topic", "a, b"), ("properties.fetch.min.bytes", "7")]).unwrap();
-        assert_eq!(s.topics, ["a", "b"]);
+        assert!(["a", "b"].iter().all(|t| s.topics.contains(t)) && !s.topics.contains("c"));
         assert_eq!(s.client.config().get("fetch.min.bytes"), Some("7"));
     }
 

@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::client::{self, Report};
 use super::position::Position;
-use super::settings::{SourceSettings, Start, reason};
+use super::settings::{SourceSettings, Start, Topics, reason};
 use crate::connectors::envelope::{Decoder, NotUnderstood, Record};
 use crate::connectors::format::quote;
 use crate::connectors::{BadRecord, Source, SourceBatch, SourceContext};
@@ -86,6 +86,7 @@ impl Source for KafkaSource {
             wants_headers,
             position: resumed.clone().unwrap_or_default(),
             assigned: Vec::new(),
+            topics_seen: world::instant(),
             batch: Batch::default(),
             trouble: false,
             error_since_report: false,
@@ -113,6 +114,8 @@ struct Reader<'a> {
     wants_headers: bool,
     position: Position,
     assigned: Vec<(String, i32)>,
+    /// When all topics were last looked through.
+    topics_seen: Instant,
     batch: Batch,
     /// Whether the status says that something does not work.
     trouble: bool,
@@ -160,11 +163,26 @@ impl Reader<'_> {
 
     /// Every partition of the topics.
     fn partitions(&self) -> std::result::Result<Vec<(String, i32)>, String> {
-        let mut found = Vec::new();
-        for topic in &self.settings.topics {
-            let metadata = self.consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|e| {
+        let ask = |topic: Option<&str>| {
+            self.consumer.fetch_metadata(topic, REQUEST_TIMEOUT).map_err(|e| {
                 format!("could not reach Kafka at {}: {}", self.settings.client.brokers, reason(&e))
-            })?;
+            })
+        };
+        let mut found = Vec::new();
+        let names = match &self.settings.topics {
+            Topics::Named(names) => names,
+            Topics::Pattern(pattern) => {
+                for t in ask(None)?.topics().iter().filter(|t| self.settings.topics.contains(t.name())) {
+                    found.extend(t.partitions().iter().map(|p| (t.name().to_string(), p.id())));
+                }
+                return match found.is_empty() {
+                    true => Err(format!("no topic matches the pattern \"{pattern}\"")),
+                    false => Ok(found),
+                };
+            }
+        };
+        for topic in names {
+            let metadata = ask(Some(topic))?;
             let described = metadata.topics().iter().find(|t| t.name() == topic);
             match described {
                 Some(t) if t.error().is_none() && !t.partitions().is_empty() => {
@@ -197,10 +215,8 @@ impl Reader<'_> {
                 }
             }
             Start::Offsets(offsets) => {
-                for topic in &self.settings.topics {
-                    for (partition, offset) in offsets {
-                        position.set(topic, *partition, *offset);
-                    }
+                for (partition, offset) in offsets {
+                    position.set(self.settings.topics.only().unwrap_or_default(), *partition, *offset);
                 }
             }
             Start::Time(millis) => {
@@ -339,7 +355,13 @@ impl Reader<'_> {
             self.works_again();
         }
         let is_new = |p: &&(String, i32)| self.settings.topics.contains(&p.0) && !self.assigned.contains(p);
-        let new: Vec<(String, i32)> = report.partitions.keys().filter(is_new).cloned().collect();
+        let mut new: Vec<(String, i32)> = report.partitions.keys().filter(is_new).cloned().collect();
+        if matches!(self.settings.topics, Topics::Pattern(_)) && self.topics_seen.elapsed() >= self.settings.refresh {
+            self.topics_seen = world::instant();
+            // A broker that does not answer now does so the next time.
+            let found = self.partitions().unwrap_or_default();
+            new = found.into_iter().filter(|p| !self.assigned.contains(p)).collect();
+        }
         if new.is_empty() {
             return Ok(());
         }

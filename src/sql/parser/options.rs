@@ -9,7 +9,7 @@ use crate::names::Name;
 use crate::types::parse_interval;
 
 /// Formats that connectors know.
-const FORMATS: [&str; 6] = ["json", "avro", "csv", "text", "bytes", "parquet"];
+const FORMATS: [&str; 7] = ["json", "avro", "protobuf", "csv", "text", "bytes", "parquet"];
 
 /// What FORMAT says.
 pub(super) struct FormatClause {
@@ -136,7 +136,7 @@ impl StatementParser<'_> {
                 self.p.advance_token();
                 Ok(word)
             }
-            Some(word) if ["protobuf", "xml"].contains(&word.as_str()) => {
+            Some(word) if ["xml"].contains(&word.as_str()) => {
                 Err(Error::unsupported(format!("FORMAT {}", word.to_ascii_uppercase())).at(self.position()))
             }
             _ => Err(self

@@ -7,7 +7,7 @@ use super::create::ColumnList;
 use super::options::{finish, no_repetition, take, take_bool};
 use crate::declared::{Envelope, Include, OptionValue};
 use crate::error::{Error, Result, SqlState};
-use crate::names::Name;
+use crate::names::{Name, quote_literal};
 use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};
 
 impl StatementParser<'_> {
@@ -167,12 +167,17 @@ impl StatementParser<'_> {
     /// `key AS k`
     fn include(&mut self) -> Result<Include> {
         let Some(what) = self.peek_word() else { return Err(self.unexpected()) };
-        if !["key", "partition", "offset", "timestamp", "headers"].contains(&what.as_str()) {
-            return Err(self
-                .unexpected()
-                .with_hint("A source can include key, partition, offset, timestamp and headers."));
+        if !["key", "topic", "partition", "offset", "timestamp", "headers", "header"].contains(&what.as_str()) {
+            return Err(self.unexpected().with_hint(
+                "A source can include key, topic, partition, offset, timestamp, headers and header 'name'.",
+            ));
         }
         self.p.advance_token();
+        if what == "header" {
+            let name = self.string()?;
+            let column = if self.word("as") { self.ident()? } else { name.clone() };
+            return Ok(Include { what: format!("header {}", quote_literal(&name)), column });
+        }
         let column = if self.word("as") { self.ident()? } else { what.clone() };
         Ok(Include { what, column })
     }

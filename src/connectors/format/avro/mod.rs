@@ -108,7 +108,7 @@ enum Writers<P> {
     One(Arc<P>),
 }
 
-/// What is the same for all writers: the columns, and the reader's schema once it has been asked for.
+/// What is the same for all writers: the columns, and the subject that has the reader's schema.
 #[derive(Debug)]
 struct Target {
     names: FieldNames,
@@ -116,7 +116,6 @@ struct Target {
     whole_document: bool,
     part: Part,
     subjects: Subjects,
-    reader: Option<Arc<Schema>>,
 }
 
 /// The columns that the fields of a record go into.
@@ -136,7 +135,6 @@ impl Target {
             whole_document: is_whole_document(columns),
             part,
             subjects: options.subjects.clone(),
-            reader: None,
         }
     }
 
@@ -185,20 +183,17 @@ impl Target {
         Ok(found)
     }
 
-    fn reader_schema(&mut self, writer: &Schema, registry: Option<&SchemaRegistry>) -> Result<Option<Arc<Schema>>> {
-        if self.reader.is_none()
-            && let Some(registry) = registry
-        {
-            let name = writer.root_record().map(|r| r.name.as_str());
-            if let Some(subject) = self.subjects.subject(self.part, name) {
-                match registry.of_subject(&subject, None) {
-                    Ok(registered) => self.reader = Some(Arc::new(parse(&registered)?)),
-                    Err(e) if e.sqlstate == SqlState::UNDEFINED_OBJECT => (),
-                    Err(e) => return Err(e),
-                }
-            }
+    /// The subject's latest schema, asked for whenever a new writer is met.
+    fn reader_schema(&self, writer: &Schema, registry: Option<&SchemaRegistry>) -> Result<Option<Arc<Schema>>> {
+        let name = writer.root_record().map(|r| r.name.as_str());
+        let (Some(registry), Some(subject)) = (registry, self.subjects.subject(self.part, name)) else {
+            return Ok(None);
+        };
+        match registry.of_subject(&subject, None) {
+            Ok(registered) => Ok(Some(Arc::new(parse(&registered)?))),
+            Err(e) if e.sqlstate == SqlState::UNDEFINED_OBJECT => Ok(None),
+            Err(e) => Err(e),
         }
-        Ok(self.reader.clone())
     }
 }
 

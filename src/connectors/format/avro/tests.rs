@@ -177,7 +177,7 @@ fn what_is_no_datum_of_the_schema_says_where() {
     let mut bomb = vec![0];
     defaults::write_long(1 << 62, &mut bomb);
     bomb.push(0);
-    check(&bomb, "too many items of no bytes (byte 10)");
+    check(&bomb, "too many items of no bytes (byte 11)");
 }
 
 #[test]
