@@ -93,7 +93,9 @@ impl Client {
     fn try_run(&mut self, sql: &str) -> Result<Vec<String>, String> {
         let answers = self.0.run(Protocol::Simple, sql).map_err(|e| e.to_string())?;
         let rows = answers.into_iter().flat_map(|a| a.rows);
-        Ok(rows.map(|r| r.into_iter().map(|v| v.unwrap_or("NULL".into())).collect::<Vec<_>>().join("|")).collect())
+        Ok(rows
+            .map(|r| r.into_iter().map(|v| v.unwrap_or("NULL".into())).collect::<Vec<_>>().join("|"))
+            .collect())
     }
 
     /// Waits until a query gives these rows.
@@ -148,7 +150,8 @@ fn avro_inferred(systems: &Systems) -> Result<(), Failed> {
         "CREATE SOURCE orders FROM KAFKA CONNECTION k (topic = 'inferred')
          FORMAT AVRO USING SCHEMA REGISTRY CONNECTION csr INCLUDE key AS k, offset",
     );
-    client.run("CREATE MATERIALIZED VIEW v AS SELECT state, sum(amount) AS amount FROM orders GROUP BY state");
+    client
+        .run("CREATE MATERIALIZED VIEW v AS SELECT state, sum(amount) AS amount FROM orders GROUP BY state");
     client.wait(
         "SELECT id, amount, at, day, t, uid, note, raw, state, tags, customer, r, ok, k FROM orders ORDER BY id",
         &[
@@ -182,7 +185,10 @@ fn avro_evolution(systems: &Systems) -> Result<(), Failed> {
     let write = |fields: Value, record: Value| {
         systems.produce(json!({"kind": "avro", "topic": "evolves", "schema": order_schema(fields), "records": [["k", record]]}));
     };
-    write(json!([{"name": "id", "type": "int"}, {"name": "old", "type": ["null", "string"], "default": null}]), json!({"id": 1, "old": "a"}));
+    write(
+        json!([{"name": "id", "type": "int"}, {"name": "old", "type": ["null", "string"], "default": null}]),
+        json!({"id": 1, "old": "a"}),
+    );
     let (_server, mut client) = systems.server();
     client.run(
         "CREATE SOURCE s (id bigint, old text, price double precision, fresh text) FROM KAFKA CONNECTION k (topic = 'evolves')
@@ -233,15 +239,14 @@ fn avro_upsert(systems: &Systems) -> Result<(), Failed> {
             [key_of(4), {"total": 4.0}],
         ]}));
         let (_server, mut client) = systems.server();
-        client.run(&format!("CREATE SOURCE s FROM KAFKA CONNECTION k (topic = '{topic}') {options} ENVELOPE UPSERT"));
+        client.run(&format!(
+            "CREATE SOURCE s FROM KAFKA CONNECTION k (topic = '{topic}') {options} ENVELOPE UPSERT"
+        ));
         client.wait("SELECT total, region, id FROM s ORDER BY id", &["3.5|eu|1", "4|eu|4"]);
         client.run(&format!(
             "CREATE SOURCE t (total double precision) FROM KAFKA CONNECTION k (topic = '{topic}') {options} INCLUDE key AS k ENVELOPE UPSERT"
         ));
-        client.wait(
-            "SELECT k::jsonb->>'id', total FROM t ORDER BY total",
-            &["1|3.5", "4|4"],
-        );
+        client.wait("SELECT k::jsonb->>'id', total FROM t ORDER BY total", &["1|3.5", "4|4"]);
     }
     Ok(())
 }
@@ -315,10 +320,8 @@ fn order_records() -> Value {
     ])
 }
 
-const ORDER_ROWS: [&str; 2] = [
-    "0||NULL|NULL|{}|{}|NULL|OPEN",
-    "7|ada|1.5|2024-02-29 00:00:00+00|{a,b}|{\"x\": 1}|{\"n\": 3}|PAID",
-];
+const ORDER_ROWS: [&str; 2] =
+    ["0||NULL|NULL|{}|{}|NULL|OPEN", "7|ada|1.5|2024-02-29 00:00:00+00|{a,b}|{\"x\": 1}|{\"n\": 3}|PAID"];
 
 fn protobuf_inferred(systems: &Systems) -> Result<(), Failed> {
     systems.produce(json!({"kind": "protobuf", "topic": "proto", "descriptor": descriptors(ORDER_PROTO),

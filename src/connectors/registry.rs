@@ -4,7 +4,8 @@ use arrow::datatypes::SchemaRef;
 
 use super::generate::{datagen, nexmark_source};
 use super::{
-    Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, postgres, schema_registry, snowflake,
+    Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, postgres, schema_registry,
+    snowflake,
 };
 use crate::error::{Error, Result};
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
 
-use crate::connectors::format::{Format, protobuf};
 use crate::connectors::format::avro::columns::columns_of;
 use crate::connectors::format::avro::schema::{Kind, Record, Schema as AvroSchema};
+use crate::connectors::format::{Format, protobuf};
 use crate::connectors::schema_registry::subject::Part;
 use crate::connectors::{Discovered, Envelope, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
@@ -40,8 +40,11 @@ pub fn columns(definition: &SourceDefinition, topic: Option<&str>) -> Result<Dis
             (protobuf::columns_of(&value), key.as_ref().map(protobuf::columns_of))
         }
         _ => {
-            return Err(Error::new(SqlState::SYNTAX_ERROR, "the source has no list of columns, and its FORMAT no schema")
-                .with_hint("Declare the columns: CREATE SOURCE name (id bigint, …) FROM KAFKA …"));
+            return Err(Error::new(
+                SqlState::SYNTAX_ERROR,
+                "the source has no list of columns, and its FORMAT no schema",
+            )
+            .with_hint("Declare the columns: CREATE SOURCE name (id bigint, …) FROM KAFKA …"));
         }
     };
     let mut fields: Vec<Field> = value.into_iter().map(|f| f.with_nullable(true)).collect();

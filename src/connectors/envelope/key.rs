@@ -7,16 +7,16 @@ use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::connectors::format::avro::AvroReader;
 use crate::connectors::format::cell::{Cell, FieldNames, RECORD_BYTES_MAX, Row, Slot};
+use crate::connectors::format::json::scan_object;
 use crate::connectors::format::protobuf::ProtobufReader;
+use crate::connectors::format::scan::Scanner;
 use crate::connectors::format::typed;
+use crate::connectors::format::values::text_of;
 use crate::connectors::format::{BadFormat, Format};
 use crate::connectors::schema_registry::frame::unframed;
 use crate::connectors::schema_registry::subject::Part;
 use crate::error::Result;
 use crate::types::TYPE_KEY;
-use crate::connectors::format::json::scan_object;
-use crate::connectors::format::scan::Scanner;
-use crate::connectors::format::values::text_of;
 
 /// Reads keys. What a key does not say is missing: the columns then refuse it, where they need it.
 #[derive(Debug)]

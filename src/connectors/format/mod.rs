@@ -150,7 +150,9 @@ impl Format {
         Ok(match self {
             Format::Json(options) => RecordReader::Json(JsonReader::new(schema, options)),
             Format::Csv(options) => RecordReader::Csv(CsvReader::new(schema, options)),
-            Format::Avro(options) => RecordReader::Avro(Box::new(AvroReader::new(schema, Part::Value, options)?)),
+            Format::Avro(options) => {
+                RecordReader::Avro(Box::new(AvroReader::new(schema, Part::Value, options)?))
+            }
             Format::Protobuf(options) => {
                 RecordReader::Protobuf(Box::new(ProtobufReader::new(schema, Part::Value, options)?))
             }

@@ -223,7 +223,8 @@ impl SourceSettings {
                     "Rows are taken back by their values, so every row must have been read when it came.",
                 ));
         }
-        let refresh = client.config().get("topic.metadata.refresh.interval.ms").and_then(|ms| ms.parse().ok());
+        let refresh =
+            client.config().get("topic.metadata.refresh.interval.ms").and_then(|ms| ms.parse().ok());
         let refresh = Duration::from_millis(refresh.unwrap_or(30_000));
         Ok(SourceSettings { client, topics, refresh, start, read_uncommitted, group, full_before_images })
     }
@@ -253,7 +254,9 @@ impl Topics {
         }
         match Regex::new(&format!("^(?:{pattern})$")) {
             Ok(pattern) => Ok(Topics::Pattern(pattern)),
-            Err(e) => Err(invalid("option \"topic.pattern\" is no regular expression").with_detail(e.to_string())),
+            Err(e) => {
+                Err(invalid("option \"topic.pattern\" is no regular expression").with_detail(e.to_string()))
+            }
         }
     }
 

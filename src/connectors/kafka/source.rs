@@ -356,7 +356,9 @@ impl Reader<'_> {
         }
         let is_new = |p: &&(String, i32)| self.settings.topics.contains(&p.0) && !self.assigned.contains(p);
         let mut new: Vec<(String, i32)> = report.partitions.keys().filter(is_new).cloned().collect();
-        if matches!(self.settings.topics, Topics::Pattern(_)) && self.topics_seen.elapsed() >= self.settings.refresh {
+        if matches!(self.settings.topics, Topics::Pattern(_))
+            && self.topics_seen.elapsed() >= self.settings.refresh
+        {
             self.topics_seen = world::instant();
             // A broker that does not answer now does so the next time.
             let found = self.partitions().unwrap_or_default();

@@ -122,7 +122,8 @@ impl SchemaRegistry {
             }
         }
         let http = http.build();
-        let http = http.map_err(|e| Error::new(SqlState::IO_ERROR, format!("cannot start an HTTP client: {e}")))?;
+        let http =
+            http.map_err(|e| Error::new(SqlState::IO_ERROR, format!("cannot start an HTTP client: {e}")))?;
         Ok(SchemaRegistry { settings, runtime, http, by_id: Mutex::default(), unknown: Mutex::default() })
     }
 
@@ -166,7 +167,8 @@ impl SchemaRegistry {
     /// 42704 when there is none; 08006 when the registry does not answer.
     pub fn of_subject(&self, subject: &str, version: Option<i32>) -> Result<Arc<Registered>> {
         let version = version.map_or("latest".to_string(), |v| v.to_string());
-        let answer: SchemaAnswer = self.ask(Method::GET, &["subjects", subject, "versions", &version], None)?;
+        let answer: SchemaAnswer =
+            self.ask(Method::GET, &["subjects", subject, "versions", &version], None)?;
         let id = answer.id.ok_or_else(|| self.protocol("a subject's version without a number"))?;
         self.registered(answer, id)
     }

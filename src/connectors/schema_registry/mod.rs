@@ -24,7 +24,10 @@ pub struct RegistrySettings {
 
 impl std::fmt::Debug for RegistrySettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RegistrySettings").field("urls", &self.urls).field("username", &self.username).finish()
+        f.debug_struct("RegistrySettings")
+            .field("urls", &self.urls)
+            .field("username", &self.username)
+            .finish()
     }
 }
 
@@ -60,7 +63,9 @@ impl RegistrySettings {
         let mut options = Options::new("a SCHEMA REGISTRY connection", options);
         let settings = Self::take(&mut options, CONNECTION)?;
         options.finish()?;
-        settings.ok_or_else(|| invalid("a SCHEMA REGISTRY connection needs the option \"url\" ('http://host:8081')"))
+        settings.ok_or_else(|| {
+            invalid("a SCHEMA REGISTRY connection needs the option \"url\" ('http://host:8081')")
+        })
     }
 
     /// From the options of a FORMAT; `None`: it names no registry.

@@ -36,7 +36,9 @@ impl Strategy {
             "topicrecord" => Ok(Strategy::TopicRecord),
             _ => Err(Error::new(
                 SqlState::INVALID_PARAMETER_VALUE,
-                format!("option \"subject.name.strategy\" must be 'topic', 'record' or 'topic_record', not \"{name}\""),
+                format!(
+                    "option \"subject.name.strategy\" must be 'topic', 'record' or 'topic_record', not \"{name}\""
+                ),
             )),
         }
     }

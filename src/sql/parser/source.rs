@@ -62,7 +62,9 @@ impl StatementParser<'_> {
                 return Err(Error::unsupported(format!("CONNECTION TO {kind}")).at(position));
             }
         }
-        Err(self.unexpected().with_hint("Known connections: KAFKA, POSTGRES, SNOWFLAKE, OBJECT STORE, SCHEMA REGISTRY."))
+        Err(self
+            .unexpected()
+            .with_hint("Known connections: KAFKA, POSTGRES, SNOWFLAKE, OBJECT STORE, SCHEMA REGISTRY."))
     }
 
     /// Behind CREATE SOURCE.
@@ -167,7 +169,8 @@ impl StatementParser<'_> {
     /// `key AS k`
     fn include(&mut self) -> Result<Include> {
         let Some(what) = self.peek_word() else { return Err(self.unexpected()) };
-        if !["key", "topic", "partition", "offset", "timestamp", "headers", "header"].contains(&what.as_str()) {
+        if !["key", "topic", "partition", "offset", "timestamp", "headers", "header"].contains(&what.as_str())
+        {
             return Err(self.unexpected().with_hint(
                 "A source can include key, topic, partition, offset, timestamp, headers and header 'name'.",
             ));

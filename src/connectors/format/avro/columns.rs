@@ -70,7 +70,9 @@ mod tests {
         let fields = columns_of(schema.root_record().unwrap());
         let shown: Vec<String> = fields
             .iter()
-            .map(|f| format!("{} {}{}", f.name(), SqlType::of(f), if f.is_nullable() { "" } else { " not null" }))
+            .map(|f| {
+                format!("{} {}{}", f.name(), SqlType::of(f), if f.is_nullable() { "" } else { " not null" })
+            })
             .collect();
         assert_eq!(
             shown,

@@ -77,7 +77,9 @@ impl<'a> Input<'a> {
         let mut value = 0u64;
         let mut shift = 0;
         loop {
-            let Some(&byte) = self.bytes.get(self.at) else { return self.broken("the record ends too early") };
+            let Some(&byte) = self.bytes.get(self.at) else {
+                return self.broken("the record ends too early");
+            };
             self.at += 1;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
@@ -364,7 +366,9 @@ impl<'a> Input<'a> {
             }
             Kind::Record(i) if of.meaning != Meaning::VariableScale => {
                 out.push('{');
-                for (n, field) in schema.records.get(*i).map(|r| &r.fields[..]).unwrap_or_default().iter().enumerate() {
+                for (n, field) in
+                    schema.records.get(*i).map(|r| &r.fields[..]).unwrap_or_default().iter().enumerate()
+                {
                     if n > 0 {
                         out.push(',');
                     }

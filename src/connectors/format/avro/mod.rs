@@ -139,7 +139,12 @@ impl Target {
     }
 
     /// Finds the columns of a record's fields; of fields that would go into one column the one of its exact name does.
-    fn fields(&mut self, schema: &Schema, record: usize, registry: Option<&SchemaRegistry>) -> Result<FieldColumns> {
+    fn fields(
+        &mut self,
+        schema: &Schema,
+        record: usize,
+        registry: Option<&SchemaRegistry>,
+    ) -> Result<FieldColumns> {
         let empty = Record::default();
         let fields = &schema.records.get(record).unwrap_or(&empty).fields;
         let mut columns = vec![None; fields.len()];
@@ -173,7 +178,8 @@ impl Target {
             } else if let Some(value) = &of_reader.default {
                 let mut bytes = Vec::new();
                 defaults::write(value, &of_reader.of, &reader, &mut bytes).ok_or_else(|| {
-                    let message = format!("the default of field \"{}\" is no value of its type", of_reader.name);
+                    let message =
+                        format!("the default of field \"{}\" is no value of its type", of_reader.name);
                     Error::new(SqlState::DATA_EXCEPTION, message)
                 })?;
                 found.defaults.push((column, of_reader.of.clone(), bytes));
@@ -184,7 +190,11 @@ impl Target {
     }
 
     /// The subject's latest schema, asked for whenever a new writer is met.
-    fn reader_schema(&self, writer: &Schema, registry: Option<&SchemaRegistry>) -> Result<Option<Arc<Schema>>> {
+    fn reader_schema(
+        &self,
+        writer: &Schema,
+        registry: Option<&SchemaRegistry>,
+    ) -> Result<Option<Arc<Schema>>> {
         let name = writer.root_record().map(|r| r.name.as_str());
         let (Some(registry), Some(subject)) = (registry, self.subjects.subject(self.part, name)) else {
             return Ok(None);
@@ -204,7 +214,12 @@ fn counterpart<'a>(schema: &'a Schema, record: &Record) -> Option<&'a Record> {
 
 impl FieldColumns {
     /// Reads a record into a row.
-    fn read(&self, input: &mut Input<'_>, schema: &Schema, row: &mut Row) -> std::result::Result<(), BadFormat> {
+    fn read(
+        &self,
+        input: &mut Input<'_>,
+        schema: &Schema,
+        row: &mut Row,
+    ) -> std::result::Result<(), BadFormat> {
         let fields = schema.records.get(self.record).map(|r| &r.fields[..]).unwrap_or_default();
         for (field, column) in fields.iter().zip(&self.columns) {
             match column {
@@ -226,11 +241,7 @@ impl FieldColumns {
 }
 
 impl<P> Writers<P> {
-    fn new(
-        options: &AvroOptions,
-        part: Part,
-        make: impl FnOnce(Schema) -> Result<P>,
-    ) -> Result<Self> {
+    fn new(options: &AvroOptions, part: Part, make: impl FnOnce(Schema) -> Result<P>) -> Result<Self> {
         let inline = if part == Part::Key { &options.key_schema } else { &options.schema };
         match (&options.registry, inline) {
             (_, Some(text)) => Ok(Writers::One(Arc::new(make(Schema::parse(text, &[])?)?))),

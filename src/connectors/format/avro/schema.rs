@@ -236,7 +236,8 @@ impl Parser {
             _ => return Err(wrong("a type has no member \"type\"")),
         };
         let text = |member: &str| object.get(member).and_then(Value::as_str);
-        let inner = |member: &str| object.get(member).ok_or_else(|| wrong(format!("\"{member}\" is missing")));
+        let inner =
+            |member: &str| object.get(member).ok_or_else(|| wrong(format!("\"{member}\" is missing")));
         match kind {
             "array" => Ok(plain(Kind::Array(Box::new(self.read(inner("items")?, namespace, depth + 1)?)))),
             "map" => Ok(plain(Kind::Map(Box::new(self.read(inner("values")?, namespace, depth + 1)?)))),
@@ -357,7 +358,9 @@ fn meaning(object: &Map<String, Value>, kind: &Kind) -> Meaning {
         _ => Meaning::Plain,
     };
     let connect = match (text("connect.name").unwrap_or_default(), kind) {
-        ("io.debezium.time.Date" | "org.apache.kafka.connect.data.Date", Kind::Int | Kind::Long) => Meaning::Date,
+        ("io.debezium.time.Date" | "org.apache.kafka.connect.data.Date", Kind::Int | Kind::Long) => {
+            Meaning::Date
+        }
         ("io.debezium.time.Time" | "org.apache.kafka.connect.data.Time", Kind::Int | Kind::Long) => {
             Meaning::Time(Ticks::Millis)
         }

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::connectors::FormatSpec;
 use crate::connectors::OptionValue;
+use crate::connectors::format::Format;
 use crate::connectors::format::encode::{RowWriter, member_names};
 use crate::connectors::format::rows::RowsBuilder;
-use crate::connectors::format::Format;
 use crate::types::SqlType;
 
 fn options(schema: &Value) -> AvroOptions {
@@ -31,7 +31,11 @@ fn encoded(schema: &Value, datum: &Value) -> Vec<u8> {
 }
 
 /// Reads a datum into columns.
-fn read(columns: &[(&str, SqlType)], schema: &Value, bytes: &[u8]) -> std::result::Result<RecordBatch, String> {
+fn read(
+    columns: &[(&str, SqlType)],
+    schema: &Value,
+    bytes: &[u8],
+) -> std::result::Result<RecordBatch, String> {
     let fields: Vec<_> = columns.iter().map(|(name, t)| t.field(*name, true)).collect();
     let columns = Arc::new(Columns::new(fields));
     let mut reader = AvroReader::new(&columns, Part::Value, &options(schema)).unwrap();
@@ -135,7 +139,10 @@ fn a_column_may_have_another_type_that_holds_the_value() {
         json!({"i": 7, "d": 12.34, "day": "1970-01-02"})
     );
     let other = [("i", SqlType::Int2), ("d", SqlType::Float8), ("day", SqlType::Date)];
-    assert_eq!(shown(&read(&other, &schema, &bytes).unwrap()), json!({"i": 7, "d": 12.34, "day": "1970-01-02"}));
+    assert_eq!(
+        shown(&read(&other, &schema, &bytes).unwrap()),
+        json!({"i": 7, "d": 12.34, "day": "1970-01-02"})
+    );
     let wrong = read(&[("y", SqlType::Int4)], &schema, &bytes).unwrap_err();
     assert!(wrong.starts_with("y: invalid input syntax for type integer"), "{wrong}");
     let large = encoded(&schema, &json!({"i": 40_000, "d": "\u{4}", "day": 1, "y": ""}));
@@ -144,7 +151,8 @@ fn a_column_may_have_another_type_that_holds_the_value() {
 
 #[test]
 fn the_only_column_takes_the_whole_datum() {
-    let schema = record(json!([{"name": "a", "type": "int"}, {"name": "b", "type": {"type": "array", "items": "R"}}]));
+    let schema =
+        record(json!([{"name": "a", "type": "int"}, {"name": "b", "type": {"type": "array", "items": "R"}}]));
     let bytes = encoded(&schema, &json!({"a": 1, "b": [{"a": 2, "b": []}]}));
     let batch = read(&[("doc", SqlType::Jsonb)], &schema, &bytes).unwrap();
     assert_eq!(shown(&batch), json!({"doc": {"a": 1, "b": [{"a": 2, "b": []}]}}));
@@ -188,8 +196,12 @@ fn no_bytes_panic() {
         {"name": "c", "type": {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 1}},
         {"name": "d", "type": {"type": "long", "logicalType": "time-micros"}},
     ]));
-    let columns =
-        [("a", SqlType::Jsonb), ("b", SqlType::Interval), ("c", SqlType::Numeric(None)), ("d", SqlType::Time)];
+    let columns = [
+        ("a", SqlType::Jsonb),
+        ("b", SqlType::Interval),
+        ("c", SqlType::Numeric(None)),
+        ("d", SqlType::Time),
+    ];
     let mut state = 1u64;
     for _ in 0..5_000 {
         let bytes: Vec<u8> = (0..40)

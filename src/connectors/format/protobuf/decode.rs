@@ -64,7 +64,10 @@ impl<'a> Input<'a> {
     /// The next field's number and what it holds.
     fn field(&mut self) -> Read<(u32, Wire<'a>)> {
         let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).ok().filter(|n| *n > 0).ok_or_else(|| broken("a field's number is none"))?;
+        let number = u32::try_from(tag >> 3)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| broken("a field's number is none"))?;
         let wire = match tag & 7 {
             0 => Wire::Varint(self.varint()?),
             1 => Wire::Fixed64(u64::from_le_bytes(self.array()?)),
@@ -92,7 +95,8 @@ impl<'a> Input<'a> {
                 0 => self.varint().map(|_| ())?,
                 1 => self.take(8).map(|_| ())?,
                 2 => {
-                    let length = usize::try_from(self.varint()?).map_err(|_| broken("a length is too large"))?;
+                    let length =
+                        usize::try_from(self.varint()?).map_err(|_| broken("a length is too large"))?;
                     self.take(length)?;
                 }
                 3 => self.skip_group(depth + 1)?,
@@ -145,11 +149,13 @@ pub(super) fn well_known(message: &MessageDescriptor) -> Option<WellKnown> {
     Some(match message.full_name() {
         "google.protobuf.Timestamp" => WellKnown::Timestamp,
         "google.protobuf.Duration" => WellKnown::Duration,
-        name if name.starts_with("google.protobuf.") && name.ends_with("Value") => match message.get_field(1)?.kind() {
-            // Value, ListValue, NullValue.
-            Kind::Message(_) | Kind::Enum(_) => return None,
-            kind => WellKnown::Wrapped(kind),
-        },
+        name if name.starts_with("google.protobuf.") && name.ends_with("Value") => {
+            match message.get_field(1)?.kind() {
+                // Value, ListValue, NullValue.
+                Kind::Message(_) | Kind::Enum(_) => return None,
+                kind => WellKnown::Wrapped(kind),
+            }
+        }
         _ => return None,
     })
 }
@@ -163,7 +169,8 @@ impl Plan {
                 for descriptor in message.fields() {
                     let expected = fields.last().map_or(0, |f| f.column + 1);
                     let found = names.find(descriptor.name(), expected);
-                    let found = found.or_else(|| names.find(descriptor.json_name(), expected).map(|(c, _)| (c, false)));
+                    let found = found
+                        .or_else(|| names.find(descriptor.json_name(), expected).map(|(c, _)| (c, false)));
                     if let Some((column, exact)) = found
                         && exact == exactly
                         && !fields.iter().any(|f| f.column == column)
@@ -208,7 +215,8 @@ impl Plan {
                 (How::Plain(kind), wire) => plain(kind, wire, row)?,
                 (How::Timestamp, Wire::Bytes(bytes)) => {
                     let (seconds, nanos) = seconds_and_nanos(bytes)?;
-                    let micros = seconds.checked_mul(1_000_000).and_then(|s| s.checked_add(i64::from(nanos) / 1000));
+                    let micros =
+                        seconds.checked_mul(1_000_000).and_then(|s| s.checked_add(i64::from(nanos) / 1000));
                     let micros = micros.ok_or_else(|| broken("a timestamp is out of range"))?;
                     Some(Slot::Typed(Typed::Timestamp(micros, true)))
                 }

@@ -157,7 +157,9 @@ impl ProtobufReader {
         let mut names = FieldNames::new(columns.fields().iter().map(|f| f.name().as_str()));
         let whole_document = is_whole_document(columns);
         let writers = match (&options.registry, options.message_if_given(part)?) {
-            (Some(registry), _) => Writers::Registry(Plans::new(Arc::new(SchemaRegistry::new(registry.clone())?))),
+            (Some(registry), _) => {
+                Writers::Registry(Plans::new(Arc::new(SchemaRegistry::new(registry.clone())?)))
+            }
             (None, Some(message)) => Writers::One(Box::new(Plan::new(&message, &mut names, whole_document))),
             (None, None) => return Err(Error::internal("a key in Protobuf without a schema")),
         };
@@ -199,7 +201,8 @@ impl ProtobufReader {
                 let mut input = Input(bytes);
                 read_path(&mut input, path)?;
                 let plan = file.0.iter().find(|(p, _)| p == path);
-                let (_, plan) = plan.ok_or_else(|| broken("the schema has no message at the place that is named"))?;
+                let (_, plan) =
+                    plan.ok_or_else(|| broken("the schema has no message at the place that is named"))?;
                 plan.read(input.0, row)?;
             }
         }
@@ -223,7 +226,9 @@ fn read_path(input: &mut Input<'_>, path: &mut Vec<usize>) -> std::result::Resul
         return Err(broken("the message's place in the schema is none"));
     }
     for _ in 0..count {
-        path.push(usize::try_from(signed()?).map_err(|_| broken("the message's place in the schema is none"))?);
+        path.push(
+            usize::try_from(signed()?).map_err(|_| broken("the message's place in the schema is none"))?,
+        );
     }
     if path.is_empty() {
         path.push(0);

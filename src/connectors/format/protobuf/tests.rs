@@ -136,7 +136,10 @@ fn what_is_no_message_says_why() {
     }
     // A field of another wire type is unknown; a group is passed over.
     let odd = [0x0a, 1, b'x', 0x2b, 0x08, 1, 0x2c, 0x10, 3];
-    assert_eq!(read(vec![SqlType::Int8.field("id", true), SqlType::Int4.field("change", true)], &odd).unwrap(), json!({"id": 0, "change": -2}));
+    assert_eq!(
+        read(vec![SqlType::Int8.field("id", true), SqlType::Int4.field("change", true)], &odd).unwrap(),
+        json!({"id": 0, "change": -2})
+    );
 }
 
 #[test]
