@@ -42,7 +42,7 @@ pub fn keys(spec: &NodeSpec, schema: &SchemaRef) -> Result<Option<Vec<KeySpec>>>
     let keys = match spec {
         NodeSpec::Join(join) => vec![by(&join.left_keys, &join.left)?, by(&join.right_keys, &join.right)?],
         NodeSpec::Aggregate(aggregate) => vec![by(&aggregate.keys, &aggregate.input)?],
-        NodeSpec::TopK(top) => vec![by(&top.partition, &top.schema)?],
+        NodeSpec::TopK(top) => vec![by(&top.partition, &top.input)?],
         NodeSpec::Recompute(recompute) => match &recompute.touch {
             Touch::Keys { inputs, .. } => {
                 let ports = inputs.iter().zip(&recompute.inputs);

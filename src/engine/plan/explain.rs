@@ -156,6 +156,7 @@ fn describe_top(top: &TopKSpec) -> (String, Option<String>) {
     });
     let order = order.collect::<Vec<_>>().join(", ");
     let count = top.limit.map_or("all rows".to_string(), |l| format!("first {l} rows"));
+    let count = if top.numbered { format!("{count}, numbered,") } else { count };
     let offset = if top.offset > 0 { format!(" after {}", top.offset) } else { String::new() };
     let by =
         if top.partition.is_empty() { String::new() } else { format!(" of each {}", list(&top.partition)) };

@@ -455,8 +455,15 @@ impl Lowering {
         let order = self.order(order, input.schema())?;
         let node = self.node(input)?;
         let schema = Arc::clone(self.schema(node));
-        let spec =
-            TopKSpec { partition: Vec::new(), order, offset: skip, limit: fetch, schema: schema.clone() };
+        let spec = TopKSpec {
+            partition: Vec::new(),
+            order,
+            offset: skip,
+            limit: fetch,
+            numbered: false,
+            input: Arc::clone(&schema),
+            schema: Arc::clone(&schema),
+        };
         Ok(self.add(NodeSpec::TopK(spec), vec![node], schema))
     }
 
@@ -472,17 +479,7 @@ impl Lowering {
     }
 
     fn window(&mut self, window: &logical::Window, plan: &LogicalPlan) -> Result<usize> {
-        let node = self.node(&window.input)?;
-        self.window_over(window, plan, node)
-    }
-
-    /// A window node over an input that is already lowered.
-    pub(super) fn window_over(
-        &mut self,
-        window: &logical::Window,
-        plan: &LogicalPlan,
-        input: usize,
-    ) -> Result<usize> {
+        let input = self.node(&window.input)?;
         // The fragment falls apart by what every window partitions by.
         let mut common: Option<Vec<LogicalExpr>> = None;
         for expr in &window.window_expr {

@@ -171,7 +171,11 @@ pub struct TopKSpec {
     pub offset: usize,
     /// Rows kept after them; `None`: all.
     pub limit: Option<usize>,
-    /// Columns of input and output.
+    /// Whether rows are given with their numbers, from 1 in each partition, as a last column.
+    pub numbered: bool,
+    /// Columns of the input.
+    pub input: SchemaRef,
+    /// Columns of the output.
     pub schema: SchemaRef,
 }
 

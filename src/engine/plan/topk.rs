@@ -1,7 +1,8 @@
-//! `row_number() … <= k` keeps only the first k rows of each partition: a top-k below the window.
+//! `row_number() … <= k` needs only the first k rows of each partition: a top-k that numbers its rows is the window.
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
@@ -14,7 +15,7 @@ use crate::error::Result;
 
 /// Lowers the input of a filter that bounds a row number; `None` for every other filter.
 ///
-/// The filter still has to run: it may say more. The window numbers the rows that are left as it would number all.
+/// The filter still has to run: it may say more.
 pub(super) fn ranked(lowering: &mut Lowering, filter: &Filter) -> Result<Option<usize>> {
     let LogicalPlan::Window(window) = filter.input.as_ref() else { return Ok(None) };
     let Some(function) = row_number(window) else { return Ok(None) };
@@ -30,10 +31,17 @@ pub(super) fn ranked(lowering: &mut Lowering, filter: &Filter) -> Result<Option<
     let partition = lowering.bind_all(&function.params.partition_by, input_schema)?;
     let order = lowering.order(&function.params.order_by, input_schema)?;
     let input = lowering.node(&window.input)?;
-    let schema = Arc::clone(lowering.schema(input));
-    let spec = TopKSpec { partition, order, offset: 0, limit: Some(limit), schema: Arc::clone(&schema) };
-    let top = lowering.add(NodeSpec::TopK(spec), vec![input], schema);
-    Ok(Some(lowering.window_over(window, &filter.input, top)?))
+    let schema: SchemaRef = Arc::new(window.schema.as_arrow().clone());
+    let spec = TopKSpec {
+        partition,
+        order,
+        offset: 0,
+        limit: Some(limit),
+        numbered: true,
+        input: Arc::clone(lowering.schema(input)),
+        schema: Arc::clone(&schema),
+    };
+    Ok(Some(lowering.add(NodeSpec::TopK(spec), vec![input], schema)))
 }
 
 /// The only function of a window node, if that is a plain row_number().

@@ -294,10 +294,21 @@ fn like(call: &Call<'_>) -> Result<ArrayRef> {
 
 fn first_match(call: &Call<'_>) -> Result<ArrayRef> {
     let (texts, patterns) = (call.text(0)?, call.text(1)?);
-    let cache = RefCell::new(HashMap::new());
-    call.text_lists(|row| {
-        let mut cache = cache.borrow_mut();
-        let (regex, global) = compiled!(cache, patterns.value(row), flags(call, 2, row)?);
+    let DataType::List(item) = call.gives.data_type() else {
+        return Err(Error::internal("regexp_match gives no list"));
+    };
+    let mut out = ListBuilder::new(StringViewBuilder::new()).with_field(Arc::clone(item));
+    let mut cache = HashMap::new();
+    // Reused while the pattern is the same, as it nearly always is.
+    let mut last = None;
+    for row in 0..call.rows {
+        if !call.complete(row) {
+            out.append(false);
+            continue;
+        }
+        let (text, pattern) = (texts.value(row), patterns.value(row));
+        let flags = flags(call, 2, row)?;
+        let (regex, global) = compiled!(cache, pattern, flags);
         if *global {
             return Err(Error::new(
                 SqlState::INVALID_PARAMETER_VALUE,
@@ -305,11 +316,20 @@ fn first_match(call: &Call<'_>) -> Result<ArrayRef> {
             )
             .with_hint("Use the regexp_matches function instead."));
         }
-        Ok(regex.captures(texts.value(row)).map(|found| {
-            let from = usize::from(found.len() > 1);
-            found.iter().skip(from).map(|m| m.map(|m| m.as_str().to_string())).collect()
-        }))
-    })
+        let places = match &mut last {
+            Some((known, places)) if *known == (pattern, flags) => places,
+            last => &mut last.insert(((pattern, flags), regex.capture_locations())).1,
+        };
+        let found = regex.captures_read(places, text).is_some();
+        if found {
+            // Without groups it is the whole match.
+            for group in usize::from(places.len() > 1)..places.len() {
+                out.values().append_option(places.get(group).map(|(start, end)| &text[start..end]));
+            }
+        }
+        out.append(found);
+    }
+    Ok(Arc::new(out.finish()))
 }
 
 fn all_matches(call: &Call<'_>) -> Result<ArrayRef> {

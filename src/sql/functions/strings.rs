@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use base64::Engine;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -25,8 +25,8 @@ const fn text(
 }
 
 const DEFINITIONS: [Definition; 17] = [
-    text("upper", &[&[Text]], |call| cased(call, |c, _| upper(c))),
-    text("lower", &[&[Text]], |call| cased(call, |c, _| lower(c))),
+    text("upper", &[&[Text]], |call| in_case(call, u8::is_ascii_lowercase, str::make_ascii_uppercase, upper)),
+    text("lower", &[&[Text]], |call| in_case(call, u8::is_ascii_uppercase, str::make_ascii_lowercase, lower)),
     text("initcap", &[&[Text]], |call| cased(call, |c, first| if first { upper(c) } else { lower(c) })),
     text("chr", &[&[Int4]], chr),
     text("split_part", &[&[Text, Text, Int8]], split_part),
@@ -115,6 +115,38 @@ fn lower(c: char) -> char {
         (Some(letter), None) => letter,
         _ => c,
     }
+}
+
+/// All letters in one case: `other` says which ASCII letters are in the other one. Where there are none the texts are
+/// given as they are.
+fn in_case(
+    call: &Call<'_>,
+    other: fn(&u8) -> bool,
+    ascii: fn(&mut str),
+    any: fn(char) -> char,
+) -> Result<ArrayRef> {
+    let texts = call.text(0)?;
+    let changes = |text: &str| text.bytes().any(|b| other(&b) || !b.is_ascii());
+    if !texts.iter().flatten().any(changes) {
+        return Ok(Arc::clone(call.array(0)?));
+    }
+    let mut scratch = String::new();
+    let mut out = StringViewBuilder::with_capacity(call.rows);
+    for text in texts {
+        let Some(text) = text else {
+            out.append_null();
+            continue;
+        };
+        scratch.clear();
+        if text.is_ascii() {
+            scratch.push_str(text);
+            ascii(&mut scratch);
+        } else {
+            scratch.extend(text.chars().map(any));
+        }
+        out.append_value(&scratch);
+    }
+    Ok(Arc::new(out.finish()))
 }
 
 /// Every letter in its case; whether it is the first of a word is told.
