@@ -60,11 +60,34 @@ pub fn lower(plan: &LogicalPlan) -> Result<Lowered> {
         let root = lowering.node(&plan)?;
         // Folded constants may give a narrower type than the plan stated before.
         let root = lowering.cast(root, &schema)?;
-        Ok(Lowered { nodes: lowering.nodes, root, schema })
+        let (nodes, root) = reachable(lowering.nodes, root);
+        Ok(Lowered { nodes, root, schema })
     };
     // DataFusion asserts some of what it believes of plans; nothing of ours is touched when it is wrong.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(lowered))
         .unwrap_or_else(|_| Err(Error::internal("the planner panicked on this query")))
+}
+
+/// The nodes that `root` reads, and its place among them: maps that others have taken the place of are left out.
+fn reachable(nodes: Vec<LoweredNode>, root: usize) -> (Vec<LoweredNode>, usize) {
+    let mut read = vec![false; nodes.len()];
+    read[root] = true;
+    // Inputs come before those who read them.
+    for at in (0..nodes.len()).rev() {
+        if read[at] {
+            nodes[at].inputs.iter().for_each(|input| read[*input] = true);
+        }
+    }
+    let mut place = vec![0; nodes.len()];
+    let mut kept = Vec::with_capacity(nodes.len());
+    for (at, mut node) in nodes.into_iter().enumerate() {
+        if read[at] {
+            place[at] = kept.len();
+            node.inputs.iter_mut().for_each(|input| *input = place[*input]);
+            kept.push(node);
+        }
+    }
+    (kept, place[root])
 }
 
 /// A plan's output columns, every one nullable: plans are cleverer about NULL than operators care to be.
@@ -191,7 +214,7 @@ impl Lowering {
         Ok(node)
     }
 
-    fn project(&mut self, input: usize, p: &logical::Projection) -> Result<usize> {
+    pub(super) fn project(&mut self, input: usize, p: &logical::Projection) -> Result<usize> {
         let exprs = self.bind_all(&p.expr, p.input.schema())?;
         Ok(self.map(input, None, Some(exprs), nullable(p.schema.as_arrow())))
     }

@@ -17,7 +17,18 @@ use crate::error::Result;
 ///
 /// The filter still has to run: it may say more.
 pub(super) fn ranked(lowering: &mut Lowering, filter: &Filter) -> Result<Option<usize>> {
-    let LogicalPlan::Window(window) = filter.input.as_ref() else { return Ok(None) };
+    let (window, chosen) = match filter.input.as_ref() {
+        LogicalPlan::Window(window) => (window, None),
+        LogicalPlan::Projection(chosen)
+            if chosen.expr.iter().all(|e| matches!(e, LogicalExpr::Column(_))) =>
+        {
+            match chosen.input.as_ref() {
+                LogicalPlan::Window(window) => (window, Some(chosen)),
+                _ => return Ok(None),
+            }
+        }
+        _ => return Ok(None),
+    };
     let Some(function) = row_number(window) else { return Ok(None) };
     let number = window.input.schema().fields().len();
     let column = window.schema.columns().swap_remove(number);
@@ -41,7 +52,11 @@ pub(super) fn ranked(lowering: &mut Lowering, filter: &Filter) -> Result<Option<
         input: Arc::clone(lowering.schema(input)),
         schema: Arc::clone(&schema),
     };
-    Ok(Some(lowering.add(NodeSpec::TopK(spec), vec![input], schema)))
+    let top = lowering.add(NodeSpec::TopK(spec), vec![input], schema);
+    Ok(Some(match chosen {
+        Some(chosen) => lowering.project(top, chosen)?,
+        None => top,
+    }))
 }
 
 /// The only function of a window node, if that is a plain row_number().
@@ -67,6 +82,12 @@ fn upper_bound(conjunct: &LogicalExpr, number: &LogicalExpr) -> Option<usize> {
         ScalarValue::Int64(Some(v)) => usize::try_from(*v).unwrap_or(0),
         ScalarValue::Int32(Some(v)) => usize::try_from(*v).unwrap_or(0),
         ScalarValue::UInt64(Some(v)) => usize::try_from(*v).ok()?,
+        // The common type of a number without sign and one with.
+        ScalarValue::Decimal128(Some(v), _, scale) => {
+            let whole = 10i128.checked_pow(u32::try_from(*scale).ok()?)?;
+            // A bound that is no whole number lets pass what is below it.
+            usize::try_from(v.div_euclid(whole)).unwrap_or(0) + usize::from(v.rem_euclid(whole) != 0)
+        }
         _ => return None,
     };
     match op {
