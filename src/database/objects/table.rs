@@ -126,23 +126,21 @@ pub(crate) fn from_discovered(
 }
 
 impl Database {
-    /// CREATE TABLE with columns.
+    /// CREATE TABLE with columns: `table` but for its checks, which have no names yet.
     pub(crate) fn create_table(
         &self,
         owner: &str,
         name: &Name,
         if_not_exists: bool,
-        columns: Vec<Column>,
-        key: Vec<usize>,
+        table: Table,
         checks: &[CheckDef],
-        append_only: bool,
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         let Some(name) = claim(&self.catalog(), ObjectKind::Table, name, if_not_exists, &mut notices)? else {
             return Ok(notices);
         };
-        let checks = named_checks(&name, &columns, checks)?;
-        let object = Object::Table(Table { columns, key, checks, append_only, ..Table::default() });
+        let checks = named_checks(&name, &table.columns, checks)?;
+        let object = Object::Table(Table { checks, ..table });
         let entry = Entry::new(self.new_id()?, name, owner, object);
         // What cannot be checked must not be declared.
         let mut with_it = (*self.catalog()).clone();

@@ -86,7 +86,8 @@ impl Session {
             Statement::CreateTable(c) => match &c.body {
                 TableBody::Columns { columns, key, checks } => {
                     let (columns, key) = table::columns(columns, key)?;
-                    db.create_table(&owner, &c.name, c.if_not_exists, columns, key, checks, c.append_only)
+                    let table = Table { columns, key, append_only: c.append_only, ..Table::default() };
+                    db.create_table(&owner, &c.name, c.if_not_exists, table, checks)
                 }
                 TableBody::Source { source, reference } => {
                     db.create_table_from_source(&owner, &c.name, c.if_not_exists, source, reference)
