@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 use parking_lot::Mutex;
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
@@ -30,6 +33,9 @@ fn main() {
         ("protobuf_columns_are_inferred", protobuf_inferred),
         ("protobuf_with_a_descriptor_and_references", protobuf_given),
         ("what_is_wrong_is_refused_at_create", refused),
+        ("sinks_write_what_others_read", sink_read_by_others),
+        ("sinks_and_sources_agree", sink_round_trip),
+        ("sinks_make_their_topics_and_schemas_as_told", sink_topic),
     ] {
         let systems = Arc::clone(&systems);
         trials.push(Trial::test(name, move || test(&systems.get())));
@@ -370,6 +376,138 @@ fn protobuf_given(systems: &Systems) -> Result<(), Failed> {
          FORMAT PROTOBUF (message = 'shop.Order') USING SCHEMA REGISTRY CONNECTION csr",
     );
     client.wait("SELECT id, customer, state FROM t", &["7|ada|PAID"]);
+    Ok(())
+}
+
+/// A table of every type that both languages have.
+const THINGS: &str = "
+    CREATE TABLE things (id bigint PRIMARY KEY, region text NOT NULL, n numeric(12,2), i int, s smallint, f real,
+        d double precision, b boolean, y bytea, day date, t time, ts timestamp, tz timestamptz, u uuid, j jsonb, iv interval);
+    INSERT INTO things VALUES
+        (1, 'eu', -12.34, 2147483647, -1, 0.5, 0.1, true, '\\x01ff', '2024-02-29', '01:02:03.000004',
+         '1969-12-31 23:59:59.999999', '2024-02-29 12:00:00.25+02', '00000000-0000-0000-0000-000000000001',
+         '{\"a\": [1, null]}', '1 day 02:00:00'),
+        (2, 'us', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+        (3, 'é', 0, 0, 0, 0, 0, false, '\\x', '1970-01-01', '00:00:00', '1970-01-01', '1970-01-01', NULL, '1', '0');";
+const THINGS_COLUMNS: &str = "id, region, n, i, s, f, d, b, y, day, t, ts, tz, u, j, iv";
+const THINGS_LIST: &str = "id bigint, region text, n numeric(12,2), i int, s smallint, f real, d double precision, b boolean, \
+     y bytea, day date, t time, ts timestamp, tz timestamptz, u uuid, j jsonb, iv interval, PRIMARY KEY (id)";
+
+fn sink_round_trip(systems: &Systems) -> Result<(), Failed> {
+    let (_server, mut client) = systems.server();
+    client.run(THINGS);
+    for (format, envelope) in [
+        ("AVRO", "UPSERT"),
+        ("AVRO", "DEBEZIUM"),
+        ("PROTOBUF", "UPSERT"),
+        ("JSON", "DEBEZIUM"),
+    ] {
+        let name = format!("{format}_{envelope}").to_lowercase();
+        let using = if format == "JSON" { "" } else { "USING SCHEMA REGISTRY CONNECTION csr" };
+        client.run(&format!(
+            "CREATE SINK out_{name} FROM things INTO KAFKA CONNECTION k (topic = '{name}', commit_interval = '10 ms')
+             KEY (id) FORMAT {format} {using} ENVELOPE {envelope}"
+        ));
+        client.run(&format!("WAIT FOR SINK out_{name} CURRENT TIMEOUT '60 s'"));
+        // What Debezium's JSON leaves to settings is told.
+        let plain = if format == "JSON" { "(timestamp.format = 'iso', decimal.format = 'text', binary.format = 'escape')" } else { "" };
+        client.run(&format!(
+            "CREATE SOURCE in_{name} ({THINGS_LIST}) FROM KAFKA CONNECTION k (topic = '{name}')
+             FORMAT {format} {plain} {using} ENVELOPE {envelope}"
+        ));
+    }
+    let compare = |client: &mut Client| {
+        let expected = client.run(&format!("SELECT {THINGS_COLUMNS} FROM things ORDER BY id"));
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        for name in ["avro_upsert", "avro_debezium", "protobuf_upsert", "json_debezium"] {
+            client.wait(&format!("SELECT {THINGS_COLUMNS} FROM in_{name} ORDER BY id"), &expected);
+        }
+    };
+    compare(&mut client);
+    client.run("BEGIN; UPDATE things SET n = 1.5, tz = NULL WHERE id = 1; DELETE FROM things WHERE id = 3; INSERT INTO things (id, region) VALUES (4, ''); COMMIT");
+    compare(&mut client);
+    // Columns and keys come back from the registry, too.
+    client.run(
+        "CREATE SOURCE inferred FROM KAFKA CONNECTION k (topic = 'avro_debezium')
+         FORMAT AVRO USING SCHEMA REGISTRY CONNECTION csr ENVELOPE DEBEZIUM",
+    );
+    client.wait("SELECT id, n, j, tz FROM inferred ORDER BY id", &["1|1.50|{\"a\": [1, null]}|NULL", "2|NULL|NULL|NULL", "4|NULL|NULL|NULL"]);
+    Ok(())
+}
+
+fn sink_read_by_others(systems: &Systems) -> Result<(), Failed> {
+    let (_server, mut client) = systems.server();
+    client.run(THINGS);
+    client.run("CREATE TABLE tags (id int PRIMARY KEY, of text[]); INSERT INTO tags VALUES (1, '{a,NULL}'), (2, NULL)");
+    client.run(
+        "CREATE SINK s FROM things INTO KAFKA CONNECTION k (topic = 'others', commit_interval = '10 ms') KEY (region, id)
+         FORMAT AVRO USING SCHEMA REGISTRY CONNECTION csr ENVELOPE UPSERT;
+         CREATE SINK l FROM tags INTO KAFKA CONNECTION k (topic = 'others_tags') KEY (id)
+         FORMAT AVRO (subject.name.strategy = 'record', message = 'shop.Tags', key.message = 'shop.TagsKey')
+         USING SCHEMA REGISTRY CONNECTION csr ENVELOPE UPSERT;
+         WAIT FOR SINK s CURRENT TIMEOUT '60 s'; WAIT FOR SINK l CURRENT TIMEOUT '60 s';
+         DELETE FROM things WHERE id = 2; WAIT FOR SINK s CURRENT TIMEOUT '60 s'",
+    );
+    let read = |topic: &str| {
+        let url = systems.registry.url();
+        let text = systems.registry.python(include_str!("support/consume.py"), &[systems.kafka.brokers(), &url, topic]);
+        let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(
+        read("others"),
+        [
+            "{'region': 'eu', 'id': 1} {'id': 1, 'region': 'eu', 'n': '-12.34', 'i': 2147483647, 's': -1, 'f': 0.5, 'd': 0.1, 'b': True, 'y': '01ff', 'day': '2024-02-29', 't': '01:02:03.000004', 'ts': '1969-12-31 23:59:59.999999', 'tz': '2024-02-29 10:00:00.250000+00:00', 'u': '00000000-0000-0000-0000-000000000001', 'j': '{\"a\": [1, null]}', 'iv': '1 day 02:00:00'}",
+            "{'region': 'us', 'id': 2} None",
+            "{'region': 'us', 'id': 2} {'id': 2, 'region': 'us', 'n': None, 'i': None, 's': None, 'f': None, 'd': None, 'b': None, 'y': None, 'day': None, 't': None, 'ts': None, 'tz': None, 'u': None, 'j': None, 'iv': None}",
+            "{'region': 'é', 'id': 3} {'id': 3, 'region': 'é', 'n': '0.00', 'i': 0, 's': 0, 'f': 0.0, 'd': 0.0, 'b': False, 'y': '', 'day': '1970-01-01', 't': '00:00:00', 'ts': '1970-01-01 00:00:00', 'tz': '1970-01-01 00:00:00+00:00', 'u': None, 'j': '1', 'iv': '00:00:00'}",
+        ]
+    );
+    assert_eq!(read("others_tags"), ["{'id': 1} {'id': 1, 'of': ['a', None]}", "{'id': 2} {'id': 2, 'of': None}"]);
+    Ok(())
+}
+
+fn sink_topic(systems: &Systems) -> Result<(), Failed> {
+    let (_server, mut client) = systems.server();
+    client.run("CREATE TABLE t (id int PRIMARY KEY, \"a b\" int, x int)");
+    let refused = client
+        .try_run(
+            "CREATE SINK s FROM t INTO KAFKA CONNECTION k (topic = 'x') KEY (id)
+             FORMAT AVRO USING SCHEMA REGISTRY CONNECTION csr ENVELOPE UPSERT",
+        )
+        .expect_err("a name that is none");
+    assert!(refused.starts_with("22023: column \"a b\" cannot be a field"), "{refused}");
+    client.run("CREATE MATERIALIZED VIEW v AS SELECT id, x FROM t");
+    client.run(
+        "CREATE SINK s FROM v INTO KAFKA CONNECTION k (topic = 'as_told', partitions = 3, replication.factor = 1,
+             cleanup.policy = 'compact', topic.config.retention.ms = '3600000') KEY (id)
+         FORMAT AVRO USING SCHEMA REGISTRY CONNECTION csr ENVELOPE UPSERT;
+         WAIT FOR SINK s CURRENT TIMEOUT '60 s'",
+    );
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", systems.kafka.brokers());
+    let admin: AdminClient<DefaultClientContext> = config.create()?;
+    let consumer: BaseConsumer = config.create()?;
+    assert_eq!(consumer.fetch_metadata(Some("as_told"), PATIENCE)?.topics()[0].partitions().len(), 3);
+    let described = futures::executor::block_on(
+        admin.describe_configs([&ResourceSpecifier::Topic("as_told")], &AdminOptions::new()),
+    )?;
+    let topic = described.into_iter().next().ok_or("no answer")?.map_err(|e| e.to_string())?;
+    let setting = |name: &str| topic.get(name).and_then(|e| e.value.clone());
+    assert_eq!(setting("cleanup.policy").as_deref(), Some("compact"));
+    assert_eq!(setting("retention.ms").as_deref(), Some("3600000"));
+    // A schema that does not go with the subject's others stops the sink, which says why.
+    systems.registry.register("clash-value", SchemaKind::Avro, "\"string\"");
+    systems.registry.set_compatibility("clash-value", "FULL");
+    client.run(
+        "CREATE SINK c FROM v INTO KAFKA CONNECTION k (topic = 'clash') KEY (id)
+         FORMAT AVRO USING SCHEMA REGISTRY CONNECTION csr ENVELOPE UPSERT",
+    );
+    client.wait(
+        "SELECT count(*) FROM tidemill.sinks WHERE name = 'c' AND error LIKE 'the schema registry at % says: %'",
+        &["1"],
+    );
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! A real Apache Kafka broker of one's own, from the jars that `scripts/test-deps kafka` brings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,25 @@ pub struct Kafka {
 impl Kafka {
     /// Formats a data directory, starts the broker and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(|_| String::new(), &[])
+    }
+
+    /// The same with a second listener, SASL over TLS, that knows the user `ada` with the password `secret`; the broker
+    /// and the listener's address. `ca.pem` in [`Kafka::directory`] is what its certificate is to be trusted by.
+    pub fn start_secured() -> (Self, String) {
+        let secured = format!("localhost:{}", free_port());
+        let scram = ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(|m| format!("{m}=[name=ada,password=secret]"));
+        let kafka = Self::start_with(|directory| secure(directory, &secured), &scram);
+        (kafka, secured)
+    }
+
+    /// Where its data are, gone with it.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// `more` gives further settings, which may replace those of listeners; `scram` are users.
+    fn start_with(more: impl FnOnce(&Path) -> String, scram: &[String]) -> Self {
         let deps = std::env::var("TEST_DEPS").unwrap_or_else(|_| {
             format!("{}/.cache/tidemill/test-deps", std::env::var("HOME").expect("a home"))
         });
@@ -29,16 +48,19 @@ impl Kafka {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (port, controller) = (free_port(), free_port());
         let brokers = format!("127.0.0.1:{port}");
+        let more = more(directory.path());
+        let extra = more.lines().find_map(|l| l.strip_prefix("#listener ")).map(|l| format!(",{l}"));
+        let extra = extra.unwrap_or_default();
         let settings = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://{brokers},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://{brokers}\ninter.broker.listener.name=PLAINTEXT\n\
+             listeners=PLAINTEXT://{brokers},CONTROLLER://127.0.0.1:{controller}{extra}\n\
+             advertised.listeners=PLAINTEXT://{brokers}{extra}\ninter.broker.listener.name=PLAINTEXT\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}/logs\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL\nlog.dirs={}/logs\n\
              num.partitions=2\noffsets.topic.num.partitions=4\ntransaction.state.log.num.partitions=4\n\
              offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
              transaction.state.log.min.isr=1\nshare.coordinator.state.topic.replication.factor=1\n\
-             share.coordinator.state.topic.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n",
+             share.coordinator.state.topic.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n{more}",
             directory.path().display()
         );
         let path = directory.path().join("server.properties");
@@ -46,6 +68,7 @@ impl Kafka {
         let format = Command::new("java")
             .args(["-cp", &jars, "kafka.tools.StorageTool", "format", "-t", "dGlkZW1pbGwtdGVzdC1pZA", "-c"])
             .arg(&path)
+            .args(scram.iter().flat_map(|user| ["--add-scram", user]))
             .output()
             .expect("java runs");
         assert!(format.status.success(), "formatting: {}", String::from_utf8_lossy(&format.stderr));
@@ -86,6 +109,32 @@ impl Kafka {
             assert!(Instant::now() < deadline, "Kafka did not start:\n{log}");
         }
     }
+}
+
+/// Makes a key with a certificate that signs itself, and says how a listener uses it.
+fn secure(directory: &Path, address: &str) -> String {
+    let store = directory.join("keys.p12");
+    let keytool = |arguments: &[&str]| {
+        let common = ["-alias", "broker", "-storetype", "PKCS12", "-storepass", "secret"];
+        let made = Command::new("keytool").args(arguments).args(common).arg("-keystore").arg(&store).output();
+        let made = made.expect("keytool runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+    };
+    let ca = directory.join("ca.pem").display().to_string();
+    keytool(&["-genkeypair", "-keyalg", "EC", "-dname", "CN=localhost", "-ext", "SAN=dns:localhost", "-validity", "30"]);
+    keytool(&["-exportcert", "-rfc", "-file", &ca]);
+    let module = "org.apache.kafka.common.security";
+    format!(
+        "#listener SASL_SSL://{address}\n\
+         listener.name.sasl_ssl.ssl.keystore.location={}\nlistener.name.sasl_ssl.ssl.keystore.password=secret\n\
+         listener.name.sasl_ssl.ssl.keystore.type=PKCS12\n\
+         sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n\
+         listener.name.sasl_ssl.plain.sasl.jaas.config={module}.plain.PlainLoginModule required user_ada=\"secret\";\n\
+         listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={module}.scram.ScramLoginModule required;\n\
+         listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;\n\
+         listener.name.sasl_ssl.oauthbearer.sasl.jaas.config={module}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"admin\";\n",
+        store.display()
+    )
 }
 
 impl Drop for Kafka {

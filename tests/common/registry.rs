@@ -66,6 +66,15 @@ impl Registry {
         registry.register(subject, kind, text).expect("a schema")
     }
 
+    /// Sets the rule by which a subject's new schemas must go with its others.
+    pub fn set_compatibility(&self, subject: &str, level: &str) {
+        let (url, body) =
+            (format!("{}/config/{subject}", self.url()), format!("{{\"compatibility\": \"{level}\"}}"));
+        let header = "content-type: application/json";
+        let set = Command::new("curl").args(["-sf", "-X", "PUT", "-H", header, "-d", &body, &url]).output();
+        assert!(set.expect("curl runs").status.success(), "no compatibility set");
+    }
+
     /// Runs a Python program that has Confluent's clients, with these arguments; what it prints.
     pub fn python(&self, program: &str, arguments: &[&str]) -> String {
         let output = Command::new(self.deps.join("registry-client/bin/python"))

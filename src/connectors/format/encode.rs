@@ -33,8 +33,9 @@ pub fn member_names(schema: &Schema) -> Vec<String> {
     schema.fields().iter().map(|f| member(f.name())).collect()
 }
 
+/// A column's values, by type.
 #[derive(Debug)]
-enum Column<'a> {
+pub(super) enum Column<'a> {
     Boolean(&'a BooleanArray),
     Int16(&'a PrimitiveArray<Int16Type>),
     Int32(&'a PrimitiveArray<Int32Type>),
@@ -79,7 +80,7 @@ impl<'a> Column<'a> {
         })
     }
 
-    fn is_null(&self, row: usize) -> bool {
+    pub(super) fn is_null(&self, row: usize) -> bool {
         match self {
             Column::Boolean(a) => a.is_null(row),
             Column::Int16(a) => a.is_null(row),
@@ -146,7 +147,7 @@ impl<'a> Column<'a> {
     }
 
     /// Appends a value that is not NULL as text; `separator` stands between a timestamp's date and time.
-    fn write_plain(&self, row: usize, separator: char, out: &mut String) {
+    pub(super) fn write_plain(&self, row: usize, separator: char, out: &mut String) {
         match self {
             Column::Boolean(a) => out.push_str(if a.value(row) { "true" } else { "false" }),
             Column::Int16(a) => write_integer(a.value(row) as i64, out),
@@ -235,6 +236,31 @@ impl<'a> RowWriter<'a> {
             column.write_json(row, out);
         }
         out.push('}');
+    }
+
+    /// Appends some columns of a row as the fields of an Avro record; `nullable` says of each column whether the
+    /// record's schema lets it be null.
+    pub fn write_avro(
+        &self,
+        columns: impl IntoIterator<Item = usize>,
+        nullable: &[bool],
+        row: usize,
+        out: &mut Vec<u8>,
+    ) {
+        for i in columns {
+            if let Some(column) = self.columns.get(i) {
+                column.write_avro(row, nullable.get(i).copied().unwrap_or(true), out);
+            }
+        }
+    }
+
+    /// Appends some columns of a row as the fields of a Protobuf message, numbered in this order.
+    pub fn write_protobuf(&self, columns: impl IntoIterator<Item = usize>, row: usize, out: &mut Vec<u8>) {
+        for (n, i) in columns.into_iter().enumerate() {
+            if let Some(column) = self.columns.get(i) {
+                column.write_protobuf(row, n + 1, out);
+            }
+        }
     }
 
     /// Appends a row as a CSV line, without the line's end.

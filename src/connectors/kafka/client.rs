@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::statistics::Statistics;
 
@@ -107,6 +107,33 @@ impl ProducerContext for QuietContext {
         }
     }
 }
+
+/// Keeps what a client that is only tried says is wrong: a failed request itself does not say why.
+#[derive(Debug, Default)]
+pub struct TrialContext(Mutex<Option<(RDKafkaErrorCode, String)>>);
+
+impl TrialContext {
+    /// What went wrong first.
+    pub fn failure(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.0.lock().clone()
+    }
+}
+
+impl ClientContext for TrialContext {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        // That all brokers are down follows from what was said before.
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            self.0.lock().get_or_insert_with(|| (code, reason.to_string()));
+        }
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+}
+
+impl ConsumerContext for TrialContext {}
 
 /// librdkafka's messages, a step quieter: what fails shows in the connector's status.
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -9,6 +9,7 @@ pub mod mock;
 mod position;
 mod progress;
 mod records;
+mod schemas;
 mod settings;
 pub mod shop;
 mod sink;
@@ -17,11 +18,14 @@ mod source;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use client::TrialContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 
 use crate::connectors::envelope::{self, Declaration, Decoder, infer};
 use crate::connectors::{Discovered, Sink, SinkDefinition, Source, SourceDefinition};
-use crate::error::Result;
+use crate::error::{Error, Result, SqlState};
+use crate::world;
 use settings::{ClientSettings, SinkSettings, SourceSettings};
 
 /// How long a broker may take to answer when a connection is checked.
@@ -30,13 +34,28 @@ const VALIDATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Asks a broker for the cluster's metadata.
 ///
 /// # Errors
-/// 08006 when none answers; 22023 and 0A000 for options.
+/// 08006 when none answers; 28000 when they refuse the user; 22023 and 0A000 for options.
 pub fn validate_connection(options: Vec<(String, String)>) -> Result<()> {
     let settings = ClientSettings::of_connection(options)?;
-    let consumer: BaseConsumer = settings.config().create().map_err(|e| settings.error("connect to", &e))?;
-    match consumer.fetch_metadata(None, VALIDATE_TIMEOUT) {
-        Ok(_) => Ok(()),
-        Err(e) => Err(settings.error("reach", &e)),
+    let context = TrialContext::default();
+    let consumer: BaseConsumer<TrialContext> =
+        settings.config().create_with_context(context).map_err(|e| settings.error("connect to", &e))?;
+    let began = world::instant();
+    loop {
+        let Err(e) = consumer.fetch_metadata(None, VALIDATE_TIMEOUT / 10) else { return Ok(()) };
+        // Nothing is read: this lets the client say what is wrong.
+        let _ = consumer.poll(Duration::ZERO);
+        match consumer.context().failure() {
+            Some((RDKafkaErrorCode::Authentication, why)) => {
+                let message = format!("Kafka at {} refused the login: {why}", settings.brokers);
+                return Err(Error::new(SqlState::INVALID_AUTHORIZATION, message));
+            }
+            // A certificate does not get better by waiting.
+            Some((RDKafkaErrorCode::SSL, why)) => return Err(settings.unreachable(&why)),
+            Some((_, why)) if began.elapsed() >= VALIDATE_TIMEOUT => return Err(settings.unreachable(&why)),
+            None if began.elapsed() >= VALIDATE_TIMEOUT => return Err(settings.error("reach", &e)),
+            _ => (),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use super::client::QuietContext;
-use super::settings::ClientSettings;
+use super::settings::{ClientSettings, NewTopicSettings, SinkSettings};
 use crate::connectors::StopFlag;
 use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
@@ -45,7 +45,8 @@ pub fn encode(tick: Tick, sink: &str) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// 08006 when the brokers do not answer or refuse.
-pub fn create_topics(settings: &ClientSettings, target: &str) -> Result<()> {
+pub fn create_topics(sink: &SinkSettings) -> Result<()> {
+    let (settings, target) = (&sink.client, sink.topic.as_str());
     // A consumer asks, since asking as a producer could make the topics, with the brokers' defaults.
     let asker: BaseConsumer<QuietContext> =
         settings.config().create_with_context(QuietContext).map_err(|e| settings.error("connect to", &e))?;
@@ -60,7 +61,9 @@ pub fn create_topics(settings: &ClientSettings, target: &str) -> Result<()> {
         topics.push(progress);
     }
     if is_missing(target) {
-        topics.push(NewTopic::new(target, -1, TopicReplication::Fixed(-1)));
+        let NewTopicSettings { partitions, replication, config } = &sink.new_topic;
+        let topic = NewTopic::new(target, *partitions, TopicReplication::Fixed(*replication));
+        topics.push(config.iter().fold(topic, |topic, (name, value)| topic.set(name, value)));
     }
     if topics.is_empty() {
         return Ok(());

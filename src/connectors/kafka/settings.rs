@@ -7,6 +7,9 @@ use rdkafka::error::KafkaError;
 use regex::Regex;
 
 use crate::connectors::format::{CsvOptions, Format, datetime};
+use crate::connectors::schema_registry::RegistrySettings;
+use crate::connectors::schema_registry::client::SchemaKind;
+use crate::connectors::schema_registry::subject::Subjects;
 use crate::connectors::{Envelope, Options, SinkDefinition, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
 
@@ -47,7 +50,8 @@ impl ClientSettings {
         Ok(settings)
     }
 
-    /// Takes the options about brokers: `brokers`, `security.protocol`, `client.id`, and any of librdkafka's own as `properties.NAME`.
+    /// Takes the options about brokers: `brokers`, `security.protocol`, `sasl.…`, `ssl.…`, `client.id`, and any of
+    /// librdkafka's own as `properties.NAME`.
     fn take(options: &mut Options) -> Result<Self> {
         let mut properties = options.take_prefixed("properties.");
         let mut named = |name: &str| {
@@ -56,11 +60,10 @@ impl ClientSettings {
         };
         let bootstrap = named("bootstrap.servers").or_else(|| named("bootstrap.server"));
         let protocol = options.take("security.protocol").or_else(|| named("security.protocol"));
-        let secured = ["sasl.", "ssl."].into_iter().flat_map(|prefix| {
+        for prefix in ["sasl.", "ssl."] {
             let taken = options.take_prefixed(prefix);
-            taken.into_iter().map(move |(name, _)| format!("{prefix}{name}"))
-        });
-        let secured: Vec<String> = secured.collect();
+            properties.extend(taken.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
+        }
         let brokers = match options.take("brokers").or(bootstrap) {
             Some(brokers) if !brokers.trim().is_empty() => brokers,
             _ => {
@@ -69,22 +72,42 @@ impl ClientSettings {
                 ));
             }
         };
-        if let Some(protocol) = protocol.filter(|p| !p.eq_ignore_ascii_case("plaintext")) {
-            return Err(Error::unsupported(format!("security.protocol = '{}'", protocol.to_uppercase()))
-                .with_detail("The bundled librdkafka is built without TLS and SASL."));
+        let protocol = protocol.unwrap_or_else(|| "plaintext".to_string()).to_ascii_lowercase();
+        if !["plaintext", "sasl_plaintext", "ssl", "sasl_ssl"].contains(&protocol.as_str()) {
+            return Err(invalid(format!(
+                "option \"security.protocol\" must be PLAINTEXT, SASL_PLAINTEXT, SSL or SASL_SSL, not \"{protocol}\""
+            )));
         }
-        let is_secured = |n: &&String| n.starts_with("sasl.") || n.starts_with("ssl.");
-        if let Some(name) = secured.first().or_else(|| properties.iter().map(|(n, _)| n).find(is_secured)) {
-            return Err(Error::unsupported(format!("option \"{name}\" of a KAFKA connection"))
-                .with_detail("The bundled librdkafka is built without TLS and SASL."));
+        let mechanism = properties.iter().find(|(n, _)| n == "sasl.mechanism" || n == "sasl.mechanisms");
+        let mechanism = mechanism.map(|(_, m)| m.to_ascii_uppercase());
+        match mechanism.as_deref() {
+            None | Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" | "OAUTHBEARER") => (),
+            Some("GSSAPI") => return Err(Error::unsupported("sasl.mechanism = 'GSSAPI'")),
+            Some(other) => {
+                return Err(invalid(format!(
+                    "option \"sasl.mechanism\" must be PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER, not \"{other}\""
+                )));
+            }
         }
+        let needs_tls = protocol.ends_with("ssl") || mechanism.is_some_and(|m| m != "PLAIN");
+        if needs_tls && !cfg!(feature = "kafka-tls") {
+            return Err(Error::unsupported("Kafka with TLS, SCRAM or OAUTHBEARER by this build of Tidemill")
+                .with_hint("Build it with --features kafka-tls, which needs OpenSSL's headers (libssl-dev)."));
+        }
+        if protocol.starts_with("sasl") && !properties.iter().any(|(n, _)| n.starts_with("sasl.mechanism")) {
+            return Err(invalid("security.protocol = 'SASL_…' needs the option \"sasl.mechanism\""));
+        }
+        properties.push(("security.protocol".to_string(), protocol));
         if let Some((name, _)) = properties.iter().find(|(n, _)| OWN_PROPERTIES.contains(&n.as_str())) {
             return Err(invalid(format!("\"properties.{name}\" is set by Tidemill itself")));
         }
         if let Some(id) = options.take("client.id") {
             properties.push(("client.id".to_string(), id));
         }
-        Ok(ClientSettings { brokers, properties })
+        let settings = ClientSettings { brokers, properties };
+        // Names and values are librdkafka's to check.
+        settings.config().create_native_config().map_err(|e| settings.error("connect to", &e))?;
+        Ok(settings)
     }
 
     /// librdkafka's configuration of a client.
@@ -100,6 +123,12 @@ impl ClientSettings {
             config.set(name, value);
         }
         config
+    }
+
+    /// The error of brokers that cannot be reached, and why.
+    pub fn unreachable(&self, why: &str) -> Error {
+        let message = format!("could not reach Kafka at {}: {why}", self.brokers);
+        Error::new(SqlState::CONNECTION_FAILURE, message)
     }
 
     /// An error of a client of these brokers.
@@ -292,12 +321,61 @@ pub struct SinkSettings {
     pub topic: String,
     /// What a change is written as.
     pub envelope: Envelope,
-    /// How values are written; `None`: as JSON.
-    pub csv: Option<CsvOptions>,
+    /// How keys and values are written.
+    pub format: SinkFormat,
+    /// What the topic is like, where the sink makes it.
+    pub new_topic: NewTopicSettings,
     /// Positions of the key's columns; empty: records have no key.
     pub key: Vec<usize>,
     /// Changes of this long go into one transaction.
     pub commit_interval: Duration,
+}
+
+/// How a sink's records are written.
+#[derive(Clone, Debug)]
+pub enum SinkFormat {
+    /// As JSON objects.
+    Json,
+    /// Values as CSV lines, keys as JSON.
+    Csv(CsvOptions),
+    /// In binary, by schemas that a registry has.
+    Schema(SchemaKind, SchemaSettings),
+}
+
+/// Where a sink's schemas are registered, and under which names.
+#[derive(Clone, Debug)]
+pub struct SchemaSettings {
+    /// The registry.
+    pub registry: RegistrySettings,
+    /// The subjects.
+    pub subjects: Subjects,
+}
+
+/// What a topic is made with.
+#[derive(Clone, Debug)]
+pub struct NewTopicSettings {
+    /// Partitions; -1: the brokers' default.
+    pub partitions: i32,
+    /// Replicas of each; -1: the brokers' default.
+    pub replication: i32,
+    /// The topic's own settings, by Kafka's names.
+    pub config: Vec<(String, String)>,
+}
+
+impl NewTopicSettings {
+    fn take(options: &mut Options) -> Result<Self> {
+        let mut count = |name: &'static str| match options.parse::<i32>(name, "a whole number")? {
+            None => Ok(-1),
+            Some(n) if n >= 1 => Ok(n),
+            Some(n) => Err(invalid(format!("option \"{name}\" of a KAFKA sink must be at least 1, not {n}"))),
+        };
+        let (partitions, replication) = (count("partitions")?, count("replication.factor")?);
+        let mut config = options.take_prefixed("topic.config.");
+        if let Some(policy) = options.take("cleanup.policy") {
+            config.push(("cleanup.policy".to_string(), policy));
+        }
+        Ok(NewTopicSettings { partitions, replication, config })
+    }
 }
 
 impl SinkSettings {
@@ -320,16 +398,23 @@ impl SinkSettings {
             })?,
             None => Self::COMMIT_INTERVAL,
         };
+        let new_topic = NewTopicSettings::take(&mut options)?;
         options.finish()?;
-        let csv = match Format::new(definition.format.as_ref())? {
-            Format::Json(_) => None,
+        let mut format = Format::new(definition.format.as_ref())?;
+        format.set_topic(&topic);
+        let schema = |kind: SchemaKind, registry: Option<RegistrySettings>, subjects: Subjects| match registry {
+            Some(registry) => Ok(SinkFormat::Schema(kind, SchemaSettings { registry, subjects })),
+            None => Err(invalid("a KAFKA sink of FORMAT AVRO or PROTOBUF needs a schema registry")
+                .with_hint("FORMAT AVRO USING SCHEMA REGISTRY CONNECTION name: its schema is made from the columns.")),
+        };
+        let format = match format {
+            Format::Json(_) => SinkFormat::Json,
             Format::Csv(csv) if definition.envelope == Envelope::Debezium || csv.header => {
                 return Err(Error::unsupported("a KAFKA sink of CSV with a header or ENVELOPE DEBEZIUM"));
             }
-            Format::Csv(csv) => Some(csv),
-            Format::Avro(_) | Format::Protobuf(_) => {
-                return Err(Error::unsupported("a KAFKA sink of FORMAT AVRO or PROTOBUF"));
-            }
+            Format::Csv(csv) => SinkFormat::Csv(csv),
+            Format::Avro(avro) => schema(SchemaKind::Avro, avro.registry, avro.subjects)?,
+            Format::Protobuf(protobuf) => schema(SchemaKind::Protobuf, protobuf.registry, protobuf.subjects)?,
             Format::Text | Format::Bytes => {
                 return Err(Error::unsupported("a KAFKA sink of FORMAT TEXT or BYTES"));
             }
@@ -345,7 +430,8 @@ impl SinkSettings {
             client,
             topic,
             envelope: definition.envelope,
-            csv,
+            format,
+            new_topic,
             key: key.to_vec(),
             commit_interval,
         })
@@ -414,13 +500,17 @@ mod tests {
         );
         assert_eq!(message(&[("topic", "t"), ("x", "1")]), "unknown option \"x\" of a KAFKA source");
         assert_eq!(
-            message(&[("topic", "t"), ("security.protocol", "sasl_ssl")]),
-            "security.protocol = 'SASL_SSL' is not supported yet"
+            message(&[("topic", "t"), ("security.protocol", "tls")]),
+            "option \"security.protocol\" must be PLAINTEXT, SASL_PLAINTEXT, SSL or SASL_SSL, not \"tls\""
         );
+        assert!(message(&[("topic", "t"), ("sasl.nosuch", "x")]).contains("sasl.nosuch"));
+        assert!(message(&[("topic", "t"), ("security.protocol", "SASL_PLAINTEXT")]).contains("\"sasl.mechanism\""));
         assert_eq!(
-            message(&[("topic", "t"), ("sasl.password", "x")]),
-            "option \"sasl.password\" of a KAFKA connection is not supported yet"
+            message(&[("topic", "t"), ("sasl.mechanism", "GSSAPI")]),
+            "sasl.mechanism = 'GSSAPI' is not supported yet"
         );
+        let secured = source(&[("topic", "t"), ("security.protocol", "SSL")]);
+        assert_eq!(secured.is_ok(), cfg!(feature = "kafka-tls"));
         assert_eq!(
             message(&[("topic", "t"), ("properties.group.id", "x")]),
             "\"properties.group.id\" is set by Tidemill itself"

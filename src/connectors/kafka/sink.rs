@@ -16,7 +16,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::client::QuietContext;
 use super::progress;
-use super::settings::{SinkSettings, reason};
+use super::schemas::{Schemas, Written};
+use super::settings::{SinkFormat, SinkSettings, reason};
 use crate::connectors::format::encode::member_names;
 use crate::connectors::kafka::records::{Message, Messages};
 use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT, Sink, SinkContext};
@@ -39,6 +40,7 @@ const WAIT: Duration = Duration::from_millis(200);
 pub struct KafkaSink {
     settings: SinkSettings,
     members: Vec<String>,
+    schemas: Option<Schemas>,
 }
 
 impl KafkaSink {
@@ -49,8 +51,14 @@ impl KafkaSink {
     pub fn new(settings: SinkSettings, schema: &SchemaRef) -> Result<Self> {
         let members = member_names(schema);
         // The same check that every batch goes through later.
-        Messages::new(&settings, &members, &RecordBatch::new_empty(schema.clone()))?;
-        Ok(KafkaSink { settings, members })
+        Messages::new(&settings, &members, None, &RecordBatch::new_empty(schema.clone()))?;
+        let schemas = match &settings.format {
+            SinkFormat::Schema(kind, of) => {
+                Some(Schemas::new(*kind, of, &settings.topic, settings.envelope, schema, &settings.key)?)
+            }
+            _ => None,
+        };
+        Ok(KafkaSink { settings, members, schemas })
     }
 }
 
@@ -61,15 +69,17 @@ impl Sink for KafkaSink {
             s.error = None;
         });
         let settings = &self.settings;
-        progress::create_topics(&settings.client, &settings.topic)?;
-        let producer: BaseProducer<QuietContext> = settings
-            .client
-            .config()
+        progress::create_topics(settings)?;
+        let written = self.schemas.as_ref().map(Schemas::register).transpose()?;
+        let mut config = settings.client.config();
+        if config.get("partitioner").is_none() {
+            // The partition of a key is the one that Java's clients choose.
+            config.set("partitioner", "murmur2_random");
+        }
+        let producer: BaseProducer<QuietContext> = config
             .set("transactional.id", format!("tidemill-{}", cx.uuid))
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
             .set("message.timeout.ms", TRANSACTION_TIMEOUT_MS)
-            // The partition of a key is the one that Java's clients choose.
-            .set("partitioner", "murmur2_random")
             .set("compression.type", "zstd")
             .create_with_context(QuietContext)
             .map_err(|e| settings.client.error("connect to", &e))?;
@@ -82,7 +92,7 @@ impl Sink for KafkaSink {
         if cx.stop.is_set() {
             return Ok(());
         }
-        let writer = Writer { sink: &self, producer, at: 0, began: None, records: 0, bytes: 0 };
+        let writer = Writer { sink: &self, written, producer, at: 0, began: None, records: 0, bytes: 0 };
         writer.run(at, &mut cx)
     }
 }
@@ -123,6 +133,8 @@ fn tick_of(bytes: Option<Vec<u8>>) -> Result<Option<Tick>> {
 
 struct Writer<'a> {
     sink: &'a KafkaSink,
+    /// The registered schemas, where the format has some.
+    written: Option<Written>,
     producer: BaseProducer<QuietContext>,
     /// The tick that the topic is at.
     at: Tick,
@@ -235,17 +247,18 @@ impl Writer<'_> {
 
     /// Puts the records of a change into the open transaction, and opens one where none is.
     fn write(&mut self, delta: &Delta, is_snapshot: bool, cx: &SinkContext) -> Result<()> {
-        let KafkaSink { settings, members } = self.sink;
+        let KafkaSink { settings, members, .. } = self.sink;
         if self.began.is_none() {
             self.producer
                 .begin_transaction()
                 .map_err(|e| settings.client.error("begin a transaction in", &e))?;
             self.began = Some(world::instant());
         }
-        let messages = Messages::new(settings, members, &delta.rows)?;
+        let schemas = self.written.clone();
+        let messages = Messages::new(settings, members, schemas.as_ref(), &delta.rows)?;
         let written = messages.of_change(delta.weights.as_deref(), is_snapshot, |message| {
             self.records += 1;
-            self.bytes += (message.key.map_or(0, str::len) + message.value.map_or(0, str::len)) as u64;
+            self.bytes += (message.key.map_or(0, <[u8]>::len) + message.value.map_or(0, <[u8]>::len)) as u64;
             self.send(message, cx)
         });
         if written.is_err() {
@@ -256,7 +269,7 @@ impl Writer<'_> {
 
     fn send(&self, message: Message<'_>, cx: &SinkContext) -> Result<()> {
         let settings = &self.sink.settings;
-        let mut record: BaseRecord<'_, str, str> = BaseRecord::to(&settings.topic);
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&settings.topic);
         record.key = message.key;
         record.payload = message.value;
         loop {

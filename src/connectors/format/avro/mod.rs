@@ -5,6 +5,7 @@
 //! the subject's latest.
 
 pub mod columns;
+pub mod encode;
 mod decode;
 mod defaults;
 pub mod schema;

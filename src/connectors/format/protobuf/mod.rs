@@ -2,6 +2,7 @@
 
 mod compile;
 mod decode;
+pub mod encode;
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use prost_reflect::{FileDescriptor, Kind, MessageDescriptor};
 use self::decode::{Input, Plan, WellKnown, broken, well_known};
 use super::cell::{FieldNames, Row};
 use super::values::Encoding;
-use super::{BadFormat, JsonOptions, is_whole_document};
+use super::{BadFormat, JsonOptions, is_json, is_whole_document};
 use crate::connectors::Options;
 use crate::connectors::schema_registry::RegistrySettings;
 use crate::connectors::schema_registry::client::{Registered, SchemaKind, SchemaRegistry};
@@ -169,7 +170,12 @@ impl ProtobufReader {
             names,
             whole_document,
             row: Row::new(columns.fields().len()),
-            encodings: columns.fields().iter().map(|f| json.encoding(f.data_type())).collect(),
+            encodings: columns
+                .fields()
+                .iter()
+                // A message has no documents of its own: text in their place holds one.
+                .map(|f| if is_json(f) { Encoding::JsonText } else { json.encoding(f.data_type()) })
+                .collect(),
             path: Vec::new(),
         })
     }
