@@ -1,5 +1,5 @@
 //! Real Debezium, end to end: PostgreSQL's changes, captured by Debezium's own connector in Kafka Connect, through a
-//! real Kafka broker, in three of the dialects that Debezium can be set to. In the end every source has its table's
+//! real Kafka broker, in four of the dialects that Debezium can be set to. In the end every source has its table's
 //! rows, value by value, and every view says what PostgreSQL says.
 
 mod common;
@@ -12,6 +12,7 @@ use common::kafka::Kafka;
 use common::pgclient::{PgClient, Protocol};
 use common::postgres::Postgres;
 use common::process::Tidemill;
+use common::registry::Registry;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -26,7 +27,10 @@ struct Dialect {
     lost: Option<(&'static str, &'static str)>,
 }
 
-const DIALECTS: [Dialect; 3] = [
+/// Stands for the registry's address in settings.
+const REGISTRY: &str = "REGISTRY";
+
+const DIALECTS: [Dialect; 4] = [
     // Debezium's defaults: every record brings its schema.
     Dialect {
         name: "schema",
@@ -75,6 +79,23 @@ const DIALECTS: [Dialect; 3] = [
         ],
         format: "FORMAT JSON (decimal.format = 'text', binary.format = 'hex')",
         lost: Some(("large", "ds")),
+    },
+    // Avro, with a schema registry. Names are such as Avro allows.
+    Dialect {
+        name: "avro",
+        settings: &[
+            ("skipped.operations", "none"),
+            ("key.converter", "io.confluent.connect.avro.AvroConverter"),
+            ("key.converter.schema.registry.url", REGISTRY),
+            ("value.converter", "io.confluent.connect.avro.AvroConverter"),
+            ("value.converter.schema.registry.url", REGISTRY),
+            ("field.name.adjustment.mode", "avro"),
+            ("schema.name.adjustment.mode", "avro"),
+            ("topic.creation.default.replication.factor", "1"),
+            ("topic.creation.default.partitions", "1"),
+        ],
+        format: "FORMAT AVRO USING SCHEMA REGISTRY CONNECTION csr",
+        lost: None,
     },
 ];
 
@@ -210,7 +231,7 @@ const VIEWS: [(&str, &str); 3] = [
     (
         "counted",
         "SELECT l.id, l.counter, t.i8, length(f.t) AS size
-         FROM {schema}large l JOIN {textual}things t ON t.id = l.id JOIN {bare}full_large f ON f.id = l.id",
+         FROM {avro}large l JOIN {textual}things t ON t.id = l.id JOIN {bare}full_large f ON f.id = l.id",
     ),
     ("bags", "SELECT a, b, count(*) AS rows, sum(n) AS total FROM {textual}bag GROUP BY a, b"),
 ];
@@ -242,13 +263,26 @@ impl Dialect {
         quoted(&format!("{}_{}", self.name, table.name))
     }
 
+    /// A column's name, as the records have it.
+    fn column(&self, name: &str) -> String {
+        match self.name {
+            "avro" => quoted(&name.replace(' ', "_")),
+            _ => quoted(name),
+        }
+    }
+
     fn create(&self, table: &Table) -> String {
-        let columns: Vec<String> = table.columns.iter().map(|(n, t)| format!("{} {t}", quoted(n))).collect();
+        let columns: Vec<String> =
+            table.columns.iter().map(|(n, t)| format!("{} {t}", self.column(n))).collect();
+        let key = table
+            .columns
+            .iter()
+            .fold(table.key.to_string(), |key, (n, _)| key.replace(&quoted(n), &self.column(n)));
         format!(
             "CREATE SOURCE {} ({}{}) FROM KAFKA CONNECTION k (topic = '{}.public.{}'{}) {} ENVELOPE DEBEZIUM",
             self.source(table),
             columns.join(", "),
-            table.key,
+            key,
             self.name,
             table.topic,
             table.options,
@@ -260,7 +294,7 @@ impl Dialect {
     fn selected(&self, table: &Table) -> (String, String) {
         let columns = table.columns.iter().filter(|c| self.lost != Some((table.name, c.0)));
         let theirs = |(name, kind): &(&str, &str)| match *kind {
-            "numeric" => format!("{}::numeric(38,10)", quoted(name)),
+            "numeric" => format!("trim_scale({}::numeric(38,10))", quoted(name)),
             // As a number, an interval is µs, a month being a twelfth of 365.25 days; a year is so in PostgreSQL too.
             "interval" if self.name != "textual" => {
                 format!(
@@ -270,7 +304,7 @@ impl Dialect {
             _ => quoted(name),
         };
         (
-            columns.clone().map(|(n, _)| quoted(n)).collect::<Vec<_>>().join(", "),
+            columns.clone().map(|(n, _)| self.column(n)).collect::<Vec<_>>().join(", "),
             columns.map(theirs).collect::<Vec<_>>().join(", "),
         )
     }
@@ -331,7 +365,8 @@ impl Stage {
 
     fn agree_on_views(&mut self, chosen: impl Fn(&str) -> bool) {
         for (view, query) in VIEWS.iter().filter(|v| chosen(v.0)) {
-            let query = with_tables(query, |_| String::new()).replace("sum(n)", "sum(n::numeric(38,10))");
+            let query =
+                with_tables(query, |_| String::new()).replace("sum(n)", "trim_scale(sum(n::numeric(38,10)))");
             self.agree(view, &format!("SELECT * FROM {view}"), &query);
             self.tidemill.sql(&format!("CHECK MATERIALIZED VIEW {view}"));
         }
@@ -366,7 +401,13 @@ fn sources_of_debezium_s_records_agree_with_postgresql_s_tables() {
         let postgres = start_postgres();
         (kafka.join().expect("the broker"), postgres)
     });
-    let connectors: Vec<_> = DIALECTS.iter().map(|d| (d.name, d.settings)).collect();
+    let registry = Registry::start();
+    let url = registry.url();
+    let settings = DIALECTS.map(|d| {
+        let own = d.settings.iter().map(|(n, v)| (*n, if *v == REGISTRY { url.as_str() } else { *v }));
+        (d.name, own.collect::<Vec<_>>())
+    });
+    let connectors: Vec<_> = settings.iter().map(|(name, settings)| (*name, &settings[..])).collect();
     let debezium = Debezium::start(&kafka, &server, "tidemill", &connectors);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let tidemill = Tidemill::start(&directory.path().join("data"));
@@ -378,7 +419,7 @@ fn sources_of_debezium_s_records_agree_with_postgresql_s_tables() {
         || debezium.log(),
         || {
             rows(&mut postgres, "CALL work(5)");
-            rows(&mut postgres, streaming) == [["3"]]
+            rows(&mut postgres, streaming) == [[DIALECTS.len().to_string()]]
         },
     );
     // The topic of a table is there from its first row on.
@@ -402,6 +443,7 @@ fn sources_of_debezium_s_records_agree_with_postgresql_s_tables() {
         },
     );
     tidemill.sql(&format!("CREATE CONNECTION k TO KAFKA (brokers = '{}')", kafka.brokers()));
+    tidemill.sql(&format!("CREATE CONNECTION csr TO SCHEMA REGISTRY (url = '{url}')"));
     for dialect in &DIALECTS {
         for table in &TABLES {
             tidemill.sql(&dialect.create(table));
@@ -434,7 +476,7 @@ fn sources_of_debezium_s_records_agree_with_postgresql_s_tables() {
     rows(&mut stage.postgres, "UPDATE large SET id = 201 WHERE id = 200");
     let told = "SELECT object, sqlstate, reason LIKE 'column \"t\": the event leaves the value out%'
                 FROM tidemill.errors";
-    let expected = ["bare_large", "schema_large", "textual_large"].map(|s| [s, "22000", "t"]);
+    let expected = ["avro_large", "bare_large", "schema_large", "textual_large"].map(|s| [s, "22000", "t"]);
     eventually(
         "what an event does not tell is said",
         || stage.tidemill.log(),

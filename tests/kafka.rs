@@ -57,6 +57,8 @@ fn main() {
             trials.push(Trial::test(name, move || sink_crash(&server.get(), kind, seed, point)));
         }
     }
+    let kills = Arc::clone(&server);
+    trials.push(Trial::test("sink_killed_at_any_moment", move || sink_kills(&kills.get())));
     for (name, test) in [
         (
             "source_reads_committed_records_with_their_metadata",
@@ -335,13 +337,16 @@ fn sink_definition(address: &str, topic: &str, kind: Kind) -> SinkDefinition {
     }
 }
 
-/// What a killed process was to do: `address topic kind seed memory`.
+/// What a killed process was to do: `address topic kind envelope end seed memory`.
 fn child(task: &str) -> i32 {
-    let parts: Vec<&str> = task.splitn(5, ' ').collect();
-    let [address, topic, kind, seed, memory] = parts[..] else { panic!("no task: {task}") };
+    let parts: Vec<&str> = task.splitn(7, ' ').collect();
+    let [address, topic, kind, envelope, end, seed, memory] = parts[..] else { panic!("no task: {task}") };
     let kind = Kind::parse(kind);
-    let history = History::new(kind, seed.parse().expect("a seed"), END);
-    let definition = sink_definition(address, topic, kind);
+    let history = History::new(kind, seed.parse().expect("a seed"), end.parse().expect("a tick"));
+    let mut definition = sink_definition(address, topic, kind);
+    if envelope == "debezium" {
+        definition.envelope = Envelope::Debezium;
+    }
     let sink = connector::sink(&definition, &History::schema(), &kind.key()).expect("a sink");
     // The same sink every time it is started for this topic.
     let uuid = uuid::Uuid::from_u128(
@@ -405,7 +410,8 @@ fn value_text(value: &str) -> String {
 fn sink_crash(server: &Kafka, kind: Kind, seed: u64, point: &str) -> std::result::Result<(), Failed> {
     let memory = tempfile::tempdir()?;
     let topic = format!("out_{}_{}", kind.name(), point.replace([':'], "_"));
-    let task = format!("{} {topic} {} {seed} {}", server.brokers(), kind.name(), memory.path().display());
+    let task =
+        format!("{} {topic} {} - {END} {seed} {}", server.brokers(), kind.name(), memory.path().display());
     let run = |crash_at: Option<&str>| {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.env(CHILD, &task).env_remove("TIDEMILL_CRASH_AT");
@@ -437,6 +443,61 @@ fn sink_crash(server: &Kafka, kind: Kind, seed: u64, point: &str) -> std::result
     };
     rows.sort();
     assert_eq!(rows, History::new(kind, seed, END).model(END));
+    Ok(())
+}
+
+/// A sink of change events is killed again and again, whatever it is doing. Who reads what is committed sees every change
+/// once, and those of a key in order: each begins with the row that the one before it ended with.
+fn sink_kills(server: &Kafka) -> std::result::Result<(), Failed> {
+    const TICKS: u64 = 600;
+    const KILLS: u32 = 25;
+    const SEED: u64 = 11;
+    let memory = tempfile::tempdir()?;
+    let task =
+        format!("{} killed keyed debezium {TICKS} {SEED} {}", server.brokers(), memory.path().display());
+    let start = || {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.env(CHILD, &task).env_remove("TIDEMILL_CRASH_AT").spawn().expect("a child process")
+    };
+    let mut kills = 0;
+    let mut millis = 150;
+    loop {
+        let mut child = start();
+        thread::sleep(Duration::from_millis(millis));
+        if kills < KILLS {
+            millis = 150 + millis * 7 % 611;
+            child.kill()?;
+        }
+        match child.wait()?.code() {
+            None => kills += 1,
+            Some(0) => break,
+            Some(3) => (),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(kills > 5, "only {kills} kills before it was done");
+    let mut rows = BTreeMap::new();
+    let mut events = 0;
+    for (key, value) in read_topic(server, "killed") {
+        let key = key.expect("a key");
+        let Some(value) = value else {
+            assert_eq!(
+                rows.get(&key),
+                Some(&serde_json::Value::Null),
+                "a tombstone of a row that is there: {key}"
+            );
+            continue;
+        };
+        let mut event: serde_json::Value = serde_json::from_str(&value)?;
+        let before = rows.insert(key.clone(), event["after"].take()).unwrap_or_default();
+        assert_eq!(event["before"], before, "event {events}, of {key}, does not follow the one before");
+        events += 1;
+    }
+    let mut rows: Vec<String> =
+        rows.into_values().filter(|r| !r.is_null()).map(|r| value_text(&r.to_string())).collect();
+    rows.sort();
+    assert_eq!(rows, History::new(Kind::Keyed, SEED, TICKS).model(TICKS));
+    println!("{kills} kills, {events} events");
     Ok(())
 }
 

@@ -396,12 +396,9 @@ const THINGS_LIST: &str = "id bigint, region text, n numeric(12,2), i int, s sma
 fn sink_round_trip(systems: &Systems) -> Result<(), Failed> {
     let (_server, mut client) = systems.server();
     client.run(THINGS);
-    for (format, envelope) in [
-        ("AVRO", "UPSERT"),
-        ("AVRO", "DEBEZIUM"),
-        ("PROTOBUF", "UPSERT"),
-        ("JSON", "DEBEZIUM"),
-    ] {
+    for (format, envelope) in
+        [("AVRO", "UPSERT"), ("AVRO", "DEBEZIUM"), ("PROTOBUF", "UPSERT"), ("JSON", "DEBEZIUM")]
+    {
         let name = format!("{format}_{envelope}").to_lowercase();
         let using = if format == "JSON" { "" } else { "USING SCHEMA REGISTRY CONNECTION csr" };
         client.run(&format!(
@@ -410,7 +407,11 @@ fn sink_round_trip(systems: &Systems) -> Result<(), Failed> {
         ));
         client.run(&format!("WAIT FOR SINK out_{name} CURRENT TIMEOUT '60 s'"));
         // What Debezium's JSON leaves to settings is told.
-        let plain = if format == "JSON" { "(timestamp.format = 'iso', decimal.format = 'text', binary.format = 'escape')" } else { "" };
+        let plain = if format == "JSON" {
+            "(timestamp.format = 'iso', decimal.format = 'text', binary.format = 'escape')"
+        } else {
+            ""
+        };
         client.run(&format!(
             "CREATE SOURCE in_{name} ({THINGS_LIST}) FROM KAFKA CONNECTION k (topic = '{name}')
              FORMAT {format} {plain} {using} ENVELOPE {envelope}"
@@ -431,7 +432,10 @@ fn sink_round_trip(systems: &Systems) -> Result<(), Failed> {
         "CREATE SOURCE inferred FROM KAFKA CONNECTION k (topic = 'avro_debezium')
          FORMAT AVRO USING SCHEMA REGISTRY CONNECTION csr ENVELOPE DEBEZIUM",
     );
-    client.wait("SELECT id, n, j, tz FROM inferred ORDER BY id", &["1|1.50|{\"a\": [1, null]}|NULL", "2|NULL|NULL|NULL", "4|NULL|NULL|NULL"]);
+    client.wait(
+        "SELECT id, n, j, tz FROM inferred ORDER BY id",
+        &["1|1.50|{\"a\": [1, null]}|NULL", "2|NULL|NULL|NULL", "4|NULL|NULL|NULL"],
+    );
     Ok(())
 }
 
@@ -450,7 +454,9 @@ fn sink_read_by_others(systems: &Systems) -> Result<(), Failed> {
     );
     let read = |topic: &str| {
         let url = systems.registry.url();
-        let text = systems.registry.python(include_str!("support/consume.py"), &[systems.kafka.brokers(), &url, topic]);
+        let text = systems
+            .registry
+            .python(include_str!("support/consume.py"), &[systems.kafka.brokers(), &url, topic]);
         let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
         lines.sort();
         lines
@@ -464,7 +470,10 @@ fn sink_read_by_others(systems: &Systems) -> Result<(), Failed> {
             "{'region': 'é', 'id': 3} {'id': 3, 'region': 'é', 'n': '0.00', 'i': 0, 's': 0, 'f': 0.0, 'd': 0.0, 'b': False, 'y': '', 'day': '1970-01-01', 't': '00:00:00', 'ts': '1970-01-01 00:00:00', 'tz': '1970-01-01 00:00:00+00:00', 'u': None, 'j': '1', 'iv': '00:00:00'}",
         ]
     );
-    assert_eq!(read("others_tags"), ["{'id': 1} {'id': 1, 'of': ['a', None]}", "{'id': 2} {'id': 2, 'of': None}"]);
+    assert_eq!(
+        read("others_tags"),
+        ["{'id': 1} {'id': 1, 'of': ['a', None]}", "{'id': 2} {'id': 2, 'of': None}"]
+    );
     Ok(())
 }
 

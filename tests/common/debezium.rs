@@ -28,8 +28,8 @@ impl Debezium {
         let deps = std::env::var("TEST_DEPS").unwrap_or_else(|_| {
             format!("{}/.cache/tidemill/test-deps", std::env::var("HOME").expect("a home"))
         });
-        let jars = PathBuf::from(deps).join("debezium");
-        assert!(jars.exists(), "no Debezium at {}: run scripts/test-deps debezium first", jars.display());
+        let [jars, avro] = ["debezium", "debezium-avro"].map(|part| PathBuf::from(&deps).join(part));
+        assert!(avro.exists(), "no Debezium at {}: run scripts/test-deps debezium first", avro.display());
         let directory = tempfile::tempdir().expect("a temporary directory");
         let json = "org.apache.kafka.connect.json.JsonConverter";
         let worker = format!(
@@ -58,7 +58,7 @@ impl Debezium {
             }
             files.push(file(&format!("{name}.properties"), text));
         }
-        let jars = format!("{}/*", jars.display());
+        let jars = format!("{}/*:{}/*", jars.display(), avro.display());
         let child = launch(&jars, &directory, &files);
         Debezium { child, directory, jars, settings: files }
     }

@@ -121,7 +121,17 @@ fn secure(directory: &Path, address: &str) -> String {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
     };
     let ca = directory.join("ca.pem").display().to_string();
-    keytool(&["-genkeypair", "-keyalg", "EC", "-dname", "CN=localhost", "-ext", "SAN=dns:localhost", "-validity", "30"]);
+    keytool(&[
+        "-genkeypair",
+        "-keyalg",
+        "EC",
+        "-dname",
+        "CN=localhost",
+        "-ext",
+        "SAN=dns:localhost",
+        "-validity",
+        "30",
+    ]);
     keytool(&["-exportcert", "-rfc", "-file", &ca]);
     let module = "org.apache.kafka.common.security";
     format!(

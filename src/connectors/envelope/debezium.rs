@@ -10,13 +10,14 @@ use arrow::datatypes::{DataType, FieldRef, Schema};
 
 use super::changes::ChangesBuilder;
 use super::key::KeyReader;
+use super::mongo;
 use super::schema_envelope::row_encodings;
 use super::{Columns, NotUnderstood, Record, of_key};
 use crate::connectors::format::avro::{AvroEvent, AvroEvents};
 use crate::connectors::format::cell::{Cell, FieldNames, RECORD_BYTES_MAX, Row, Typed};
 use crate::connectors::format::column::ColumnBuilder;
 use crate::connectors::format::json::{malformed, scan_object};
-use crate::connectors::format::scan::{Malformed, Scanner, Token};
+use crate::connectors::format::scan::{self, Malformed, Scanner, Token};
 use crate::connectors::format::values::{Encoding, FieldError, Unit, text_of};
 use crate::connectors::format::{BadFormat, Format, JsonOptions, is_json};
 use crate::error::{Error, SqlState};
@@ -30,6 +31,13 @@ const UNAVAILABLE_TEXTS: &str = "[\"__debezium_unavailable_value\"]";
 const UNAVAILABLE_UUIDS: &str = "[\"b68a35a7-17ad-35b3-af2a-ae46edb4545a\"]";
 const UNAVAILABLE_INTEGERS: &str =
     "[95,95,100,101,98,101,122,105,117,109,95,117,110,97,118,97,105,108,97,98,108,101,95,118,97,108,117,101]";
+/// The same bytes in an array of dates, as they are read from Avro.
+const UNAVAILABLE_DATES: &str = "[\"1970-04-06\",\"1970-04-06\",\"1970-04-11\",\"1970-04-12\",\"1970-04-09\"\
+     ,\"1970-04-12\",\"1970-05-03\",\"1970-04-16\",\"1970-04-28\",\"1970-04-20\"\
+     ,\"1970-04-06\",\"1970-04-28\",\"1970-04-21\",\"1970-04-08\",\"1970-04-29\"\
+     ,\"1970-04-08\",\"1970-04-16\",\"1970-04-19\",\"1970-04-08\",\"1970-04-09\"\
+     ,\"1970-04-19\",\"1970-04-12\",\"1970-04-06\",\"1970-04-29\",\"1970-04-08\"\
+     ,\"1970-04-19\",\"1970-04-28\",\"1970-04-12\"]";
 
 /// Reads change events.
 #[derive(Debug)]
@@ -172,7 +180,17 @@ impl DebeziumReader {
         let mut member = |s: &mut Scanner<'a>, name: &str, event: &mut Event<'a>| {
             s.skip_space();
             let is_object = s.peek() == Some(b'{');
+            let is_text = s.peek() == Some(b'"');
             match name {
+                // MongoDB's documents are text.
+                "before" if is_text => {
+                    event.has_before = true;
+                    document(s, names, before)
+                }
+                "after" if is_text => {
+                    event.has_after = true;
+                    document(s, names, after)
+                }
                 "before" if is_object => {
                     event.has_before = true;
                     scan_object(s, names, before)
@@ -333,12 +351,24 @@ impl DebeziumReader {
     }
 }
 
+/// Reads the text of a document that comes next.
+fn document(s: &mut Scanner<'_>, names: &mut FieldNames, row: &mut Row) -> Result<(), Malformed> {
+    let at = s.position();
+    let (text, escaped) = s.string()?;
+    let mut unescaped = String::new();
+    if escaped {
+        scan::unescape(text, at + 1, &mut unescaped)?;
+    }
+    let text = if escaped { &unescaped } else { text };
+    mongo::read_document(text, names, row).ok_or(Malformed { what: "the document is no JSON object", at })
+}
+
 fn is_unavailable(cell: Cell<'_>) -> bool {
     matches!(
         cell,
         Cell::Text(UNAVAILABLE | UNAVAILABLE_BASE64)
             | Cell::Document(UNAVAILABLE)
-            | Cell::Nested(UNAVAILABLE_TEXTS | UNAVAILABLE_UUIDS | UNAVAILABLE_INTEGERS)
+            | Cell::Nested(UNAVAILABLE_TEXTS | UNAVAILABLE_UUIDS | UNAVAILABLE_INTEGERS | UNAVAILABLE_DATES)
     ) || cell == Cell::Typed(Typed::Bytes(UNAVAILABLE.as_bytes()))
 }
 

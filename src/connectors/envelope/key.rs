@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, Field, Schema};
 
+use crate::connectors::envelope::mongo;
 use crate::connectors::format::avro::AvroReader;
 use crate::connectors::format::cell::{Cell, FieldNames, RECORD_BYTES_MAX, Row, Slot};
 use crate::connectors::format::json::scan_object;
@@ -160,7 +161,22 @@ impl KeyReader {
                 row.set(0, slot);
             }
         }
+        if let (Some((column, true)), false) = (self.names.find("_id", 0), self.row.is_set(0)) {
+            self.read_mongo(payload_at.unwrap_or(0), column);
+        }
         Some(())
+    }
+
+    /// Debezium's key of a document of MongoDB: a member `id` with the text of its `_id`.
+    fn read_mongo(&mut self, at: usize, column: usize) {
+        let mut id = Row::new(1);
+        let mut names = FieldNames::new(["id"]);
+        let scanned = scan_object(&mut Scanner::starting_at(&self.text, at), &mut names, &mut id);
+        if let (Ok(()), Cell::Text(text)) = (scanned, id.cell(0, &self.text))
+            && mongo::read_id(text, column, &mut self.row).is_none()
+        {
+            self.row.set(column, Slot::Missing);
+        }
     }
 
     /// What the key last read says for a column of the schema.

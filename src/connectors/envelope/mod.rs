@@ -9,6 +9,7 @@ pub mod debezium;
 pub mod include;
 pub mod infer;
 pub mod key;
+mod mongo;
 mod schema_envelope;
 
 use std::sync::Arc;

@@ -274,6 +274,34 @@ fn other_formats() {
 }
 
 #[test]
+fn debezium_of_mongodb() {
+    let columns = &[
+        ("_id", "text!"),
+        ("n", "bigint"),
+        ("at", "timestamptz"),
+        ("price", "numeric"),
+        ("tags", "text[]"),
+        ("more", "jsonb"),
+    ];
+    let key = r#"{"id":"{\"$oid\":\"65e0\"}"}"#;
+    let after = r#"{\"_id\":{\"$oid\":\"65e0\"},\"n\":{\"$numberLong\":\"5\"},\"at\":{\"$date\":1709164800250},\"price\":{\"$numberDecimal\":\"1.25\"},\"tags\":[\"a\",\"b\"],\"more\":{\"x\":{\"$numberInt\":\"1\"},\"d\":{\"$date\":\"2024-02-29T00:00:00Z\"}}}"#;
+    source(columns, Envelope::Debezium, &[0]).check(
+        &[
+            &format!("{key} => {{\"before\":null,\"after\":\"{after}\",\"updateDescription\":null,\"op\":\"c\"}}"),
+            &format!("{key} => {{\"before\":null,\"after\":null,\"op\":\"d\"}}"),
+            &format!("{{\"schema\":{{}},\"payload\":{{\"id\":\"7\"}}}} => {{\"before\":null,\"after\":null,\"op\":\"d\"}}"),
+            &format!("{key} => {{\"before\":null,\"after\":\"[1]\",\"op\":\"u\"}}"),
+        ],
+        &[
+            r#"={"_id":"65e0","n":5,"at":"2024-02-29T00:00:00.25+00:00","price":1.25,"tags":["a","b"],"more":{"d": "2024-02-29T00:00:00+00:00", "x": 1}}"#,
+            r#"x{"_id":"65e0","n":null,"at":null,"price":null,"tags":null,"more":null}"#,
+            r#"x{"_id":"7","n":null,"at":null,"price":null,"tags":null,"more":null}"#,
+        ],
+        &["the document is no JSON object"],
+    );
+}
+
+#[test]
 fn debezium_by_key() {
     source(ID_NAME, Envelope::Debezium, &[0]).check(
         &[

@@ -43,8 +43,8 @@ pub fn validate_connection(options: Vec<(String, String)>) -> Result<()> {
     let began = world::instant();
     loop {
         let Err(e) = consumer.fetch_metadata(None, VALIDATE_TIMEOUT / 10) else { return Ok(()) };
-        // Nothing is read: this lets the client say what is wrong.
-        let _ = consumer.poll(Duration::ZERO);
+        // Nothing is read: this lets the client say what is wrong, behind whatever it logs.
+        while consumer.poll(VALIDATE_TIMEOUT / 50).is_some() && began.elapsed() < VALIDATE_TIMEOUT {}
         match consumer.context().failure() {
             Some((RDKafkaErrorCode::Authentication, why)) => {
                 let message = format!("Kafka at {} refused the login: {why}", settings.brokers);

@@ -199,7 +199,9 @@ impl<'a> Messages<'a> {
             (Some(_), None) => "c",
         };
         let millis = world::now_micros() / 1000;
-        let Some(schemas) = self.schemas else { return self.write_json_event([removed, added], op, millis, out) };
+        let Some(schemas) = self.schemas else {
+            return self.write_json_event([removed, added], op, millis, out);
+        };
         schemas.write_head(schemas.value, out);
         let columns = 0..schemas.nullable.len();
         for (n, row) in [removed, added].into_iter().enumerate() {

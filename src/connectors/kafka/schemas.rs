@@ -82,9 +82,10 @@ impl Schemas {
             None => "Envelope".to_string(),
         };
         let (value, key_text) = match kind {
-            SchemaKind::Protobuf => {
-                (protobuf::schema_of(&value_name, all, is_event)?, protobuf::schema_of(&key_name, of_key, false)?)
-            }
+            SchemaKind::Protobuf => (
+                protobuf::schema_of(&value_name, all, is_event)?,
+                protobuf::schema_of(&key_name, of_key, false)?,
+            ),
             _ => {
                 let row = avro::schema_of(&value_name, all)?;
                 let value = if is_event { avro::envelope_of(&envelope_name, &row) } else { row };
@@ -105,7 +106,10 @@ impl Schemas {
 
     fn subject(&self, part: Part, name: &str) -> Result<String> {
         self.settings.subjects.subject(part, Some(name)).ok_or_else(|| {
-            Error::new(SqlState::INVALID_PARAMETER_VALUE, "nothing says which subject the sink's schema belongs to")
+            Error::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                "nothing says which subject the sink's schema belongs to",
+            )
         })
     }
 

@@ -92,7 +92,9 @@ impl ClientSettings {
         let needs_tls = protocol.ends_with("ssl") || mechanism.is_some_and(|m| m != "PLAIN");
         if needs_tls && !cfg!(feature = "kafka-tls") {
             return Err(Error::unsupported("Kafka with TLS, SCRAM or OAUTHBEARER by this build of Tidemill")
-                .with_hint("Build it with --features kafka-tls, which needs OpenSSL's headers (libssl-dev)."));
+                .with_hint(
+                    "Build it with --features kafka-tls, which needs OpenSSL's headers (libssl-dev).",
+                ));
         }
         if protocol.starts_with("sasl") && !properties.iter().any(|(n, _)| n.starts_with("sasl.mechanism")) {
             return Err(invalid("security.protocol = 'SASL_…' needs the option \"sasl.mechanism\""));
@@ -402,10 +404,13 @@ impl SinkSettings {
         options.finish()?;
         let mut format = Format::new(definition.format.as_ref())?;
         format.set_topic(&topic);
-        let schema = |kind: SchemaKind, registry: Option<RegistrySettings>, subjects: Subjects| match registry {
+        let schema = |kind: SchemaKind, registry: Option<RegistrySettings>, subjects: Subjects| match registry
+        {
             Some(registry) => Ok(SinkFormat::Schema(kind, SchemaSettings { registry, subjects })),
             None => Err(invalid("a KAFKA sink of FORMAT AVRO or PROTOBUF needs a schema registry")
-                .with_hint("FORMAT AVRO USING SCHEMA REGISTRY CONNECTION name: its schema is made from the columns.")),
+                .with_hint(
+                    "FORMAT AVRO USING SCHEMA REGISTRY CONNECTION name: its schema is made from the columns.",
+                )),
         };
         let format = match format {
             Format::Json(_) => SinkFormat::Json,
@@ -504,7 +509,10 @@ mod tests {
             "option \"security.protocol\" must be PLAINTEXT, SASL_PLAINTEXT, SSL or SASL_SSL, not \"tls\""
         );
         assert!(message(&[("topic", "t"), ("sasl.nosuch", "x")]).contains("sasl.nosuch"));
-        assert!(message(&[("topic", "t"), ("security.protocol", "SASL_PLAINTEXT")]).contains("\"sasl.mechanism\""));
+        assert!(
+            message(&[("topic", "t"), ("security.protocol", "SASL_PLAINTEXT")])
+                .contains("\"sasl.mechanism\"")
+        );
         assert_eq!(
             message(&[("topic", "t"), ("sasl.mechanism", "GSSAPI")]),
             "sasl.mechanism = 'GSSAPI' is not supported yet"

@@ -157,9 +157,14 @@ mod tests {
 
     #[test]
     fn decimals_are_as_short_as_can_be() {
-        for (n, expected) in
-            [(0i128, &[0][..]), (127, &[0x7f]), (128, &[0, 0x80]), (-1, &[0xff]), (-129, &[0xff, 0x7f]), (-128, &[0x80])]
-        {
+        for (n, expected) in [
+            (0i128, &[0][..]),
+            (127, &[0x7f]),
+            (128, &[0, 0x80]),
+            (-1, &[0xff]),
+            (-129, &[0xff, 0x7f]),
+            (-128, &[0x80]),
+        ] {
             assert_eq!(shortest(&n.to_be_bytes()), expected, "{n}");
         }
     }

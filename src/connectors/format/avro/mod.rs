@@ -5,9 +5,9 @@
 //! the subject's latest.
 
 pub mod columns;
-pub mod encode;
 mod decode;
 mod defaults;
+pub mod encode;
 pub mod schema;
 
 use std::sync::Arc;
