@@ -466,9 +466,9 @@ fn sink_kills(server: &Kafka) -> std::result::Result<(), Failed> {
         thread::sleep(Duration::from_millis(millis));
         if kills < KILLS {
             millis = 150 + millis * 7 % 611;
-            child.kill()?;
+            child.kill().expect("a child of this process");
         }
-        match child.wait()?.code() {
+        match child.wait().expect("its end").code() {
             None => kills += 1,
             Some(0) => break,
             Some(3) => (),

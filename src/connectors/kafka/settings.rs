@@ -136,7 +136,8 @@ impl ClientSettings {
     /// An error of a client of these brokers.
     pub fn error(&self, what: &str, e: &KafkaError) -> Error {
         let state = match e {
-            KafkaError::ClientConfig(..) => SqlState::INVALID_PARAMETER_VALUE,
+            // A file of certificates that is none, for instance: no broker was asked yet.
+            KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => SqlState::INVALID_PARAMETER_VALUE,
             _ => SqlState::CONNECTION_FAILURE,
         };
         Error::new(state, format!("could not {what} Kafka at {}: {}", self.brokers, reason(e)))
@@ -341,7 +342,7 @@ pub enum SinkFormat {
     /// Values as CSV lines, keys as JSON.
     Csv(CsvOptions),
     /// In binary, by schemas that a registry has.
-    Schema(SchemaKind, SchemaSettings),
+    Schema(SchemaKind, Box<SchemaSettings>),
 }
 
 /// Where a sink's schemas are registered, and under which names.
@@ -406,7 +407,7 @@ impl SinkSettings {
         format.set_topic(&topic);
         let schema = |kind: SchemaKind, registry: Option<RegistrySettings>, subjects: Subjects| match registry
         {
-            Some(registry) => Ok(SinkFormat::Schema(kind, SchemaSettings { registry, subjects })),
+            Some(registry) => Ok(SinkFormat::Schema(kind, Box::new(SchemaSettings { registry, subjects }))),
             None => Err(invalid("a KAFKA sink of FORMAT AVRO or PROTOBUF needs a schema registry")
                 .with_hint(
                     "FORMAT AVRO USING SCHEMA REGISTRY CONNECTION name: its schema is made from the columns.",

@@ -190,6 +190,29 @@ fn a_source_may_begin_anywhere() {
 }
 
 #[test]
+fn topics_that_match_a_pattern_are_read_and_those_to_come() {
+    let broker = broker();
+    for topic in ["shop.a", "shop", "other.shop.a"] {
+        broker.create_topic(topic, 1).unwrap();
+        produce(&broker, topic, 0, &[if topic == "shop.a" { "{\"id\":1}" } else { "{\"id\":9}" }]);
+    }
+    let options =
+        [("topic.pattern", "shop\\.[a-z]"), ("properties.topic.metadata.refresh.interval.ms", "200")];
+    let source = Running::start(&broker, &options, None);
+    source.wait("the topic that is there", |r| r.ids() == [1]);
+    broker.create_topic("shop.b", 2).unwrap();
+    produce(&broker, "shop.b", 1, &["{\"id\":2}"]);
+    source.wait("the new topic", |r| r.ids() == [1, 2]);
+    let (result, position) = source.stop();
+    result.unwrap();
+    let position = Position::decode(&position.unwrap()).unwrap();
+    assert_eq!(
+        (position.get("shop.a", 0), position.get("shop.b", 1), position.get("shop", 0)),
+        (Some(1), Some(1), None)
+    );
+}
+
+#[test]
 fn an_offset_that_is_gone_is_an_error() {
     let broker = broker();
     broker.create_topic("t", 1).unwrap();
