@@ -326,7 +326,7 @@ mod tests {
             ("float4", "1.5"),
             ("float8", "-1e-07"),
             ("numeric(12,2)", "-1.50"),
-            ("numeric", "3.1400000000"),
+            ("numeric", "3.14"),
             ("text", "any \"text\""),
             ("varchar(3)", "abc"),
             ("char(5)", "ab   "),

@@ -6,6 +6,7 @@ pub mod distinct;
 pub mod input;
 pub mod join;
 pub mod map;
+mod order;
 pub mod outer;
 pub mod output;
 pub mod recompute;
@@ -16,6 +17,7 @@ pub mod temporal;
 pub(crate) mod testing;
 pub mod topk;
 pub mod union;
+pub mod window;
 
 use arrow::datatypes::SchemaRef;
 
@@ -46,6 +48,7 @@ fn single(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
         NodeSpec::Distinct => Box::new(distinct::Distinct::new()),
         NodeSpec::Temporal(spec) => Box::new(temporal::Temporal::new(spec)),
         NodeSpec::TopK(spec) => Box::new(topk::TopK::new(spec)?),
+        NodeSpec::Window(spec) => Box::new(window::Window::new(spec)?),
         NodeSpec::Collection(id) => {
             return Err(Error::internal(format!("collection {} is a node already", id.0)));
         }

@@ -43,6 +43,7 @@ pub fn keys(spec: &NodeSpec, schema: &SchemaRef) -> Result<Option<Vec<KeySpec>>>
         NodeSpec::Join(join) => vec![by(&join.left_keys, &join.left)?, by(&join.right_keys, &join.right)?],
         NodeSpec::Aggregate(aggregate) => vec![by(&aggregate.keys, &aggregate.input)?],
         NodeSpec::TopK(top) => vec![by(&top.partition, &top.input)?],
+        NodeSpec::Window(window) => vec![by(&window.partition, &window.input)?],
         NodeSpec::Recompute(recompute) => match &recompute.touch {
             Touch::Keys { inputs, .. } => {
                 let ports = inputs.iter().zip(&recompute.inputs);

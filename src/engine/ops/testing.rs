@@ -1,5 +1,6 @@
 //! What the operators' tests share: random changes, rows as text, and collections as multisets.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -179,4 +180,18 @@ pub(crate) fn check_operator(
 /// A value's text as keys see it: both zeros are one.
 pub(crate) fn key_text(value: &str) -> String {
     value.replace("-0.0", "0.0")
+}
+
+/// Compares two texts of column `c` of [`sample_schema`]: NULL first, NaN last, and -0.0 before 0.0 unless `canonical`.
+pub(crate) fn compare(c: usize, a: &str, b: &str, canonical: bool) -> Ordering {
+    match (a == "∅", b == "∅") {
+        (false, false) => {}
+        (a, b) => return b.cmp(&a),
+    }
+    let float = |v: &str| if canonical { key_text(v) } else { v.to_string() }.parse::<f64>().unwrap();
+    match c {
+        0 => a.parse::<i64>().unwrap().cmp(&b.parse().unwrap()),
+        1 => float(a).total_cmp(&float(b)),
+        _ => a.cmp(b),
+    }
 }

@@ -9,9 +9,11 @@ use std::fmt::Write;
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::lower::Lowered;
+use datafusion::logical_expr::Expr as LogicalExpr;
+
 use super::spec::{
     AggregateCall, AggregateKind, AggregateSpec, Expr, JoinKind, JoinSpec, MapSpec, NodeSpec, RecomputeSpec,
-    TopKSpec, Touch,
+    TopKSpec, Touch, WindowSpec,
 };
 use crate::engine::CollectionId;
 
@@ -58,6 +60,7 @@ pub fn explain(
                 (format!("distinct on {}", columns(0).join(", ")), Some(keeps))
             }
             NodeSpec::TopK(top) => describe_top(top),
+            NodeSpec::Window(window) => describe_window(window),
             NodeSpec::Temporal(temporal) => {
                 let keeps = "keeps rows until their last moment: grows with the rows".to_string();
                 (format!("rows while {}", sql(&temporal.condition)), Some(keeps))
@@ -161,6 +164,22 @@ fn describe_top(top: &TopKSpec) -> (String, Option<String>) {
     let by =
         if top.partition.is_empty() { String::new() } else { format!(" of each {}", list(&top.partition)) };
     (format!("{count}{offset}{by} by {order}"), Some("keeps its input: grows with the rows".to_string()))
+}
+
+fn describe_window(window: &WindowSpec) -> (String, Option<String>) {
+    let names = window.functions.iter().map(|f| match f {
+        LogicalExpr::WindowFunction(f) => f.fun.name().to_string(),
+        LogicalExpr::Alias(a) => a.name.clone(),
+        other => other.to_string(),
+    });
+    let names = names.collect::<Vec<_>>().join(", ");
+    let by = if window.partition.is_empty() {
+        String::new()
+    } else {
+        format!(" of each {}", list(&window.partition))
+    };
+    let reach = format!("{} rows before and {} after what changes", window.after, window.before);
+    (format!("windows {names}{by}, {reach}"), Some("keeps its input: grows with the rows".to_string()))
 }
 
 fn describe_recompute(part: &RecomputeSpec) -> (String, Option<String>) {

@@ -23,7 +23,7 @@ use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column};
 use super::spec::{
     AggregateCall, AggregateKind, AggregateSpec, Expr, JoinKind, JoinSpec, MapSpec, NodeSpec, TopKSpec,
 };
-use super::{CollectionSource, optimize::optimize, temporal, topk};
+use super::{CollectionSource, optimize::optimize, reach, temporal, topk};
 use crate::error::{Error, Result};
 
 /// A node and where its rows come from.
@@ -503,6 +503,9 @@ impl Lowering {
 
     fn window(&mut self, window: &logical::Window, plan: &LogicalPlan) -> Result<usize> {
         let input = self.node(&window.input)?;
+        if let Some(node) = reach::bounded(self, window, input)? {
+            return Ok(node);
+        }
         // The fragment falls apart by what every window partitions by.
         let mut common: Option<Vec<LogicalExpr>> = None;
         for expr in &window.window_expr {

@@ -9,6 +9,7 @@ pub mod optimize;
 mod peers;
 mod plain;
 pub mod push_down;
+mod reach;
 pub mod rewrite;
 mod single_row;
 pub mod spec;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{FieldRef, SchemaRef};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::DFSchemaRef;
+use datafusion::logical_expr::{Expr as LogicalExpr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
 use crate::engine::CollectionId;
@@ -33,6 +34,8 @@ pub enum NodeSpec {
     Distinct,
     /// The first rows of each partition.
     TopK(TopKSpec),
+    /// Window functions that look a bounded number of rows around.
+    Window(WindowSpec),
     /// Rows while a condition on the time is true of them. Linear but for the time.
     Temporal(TemporalSpec),
     /// The universal operator: the plan fragment, run in batch over the touched keys' rows.
@@ -176,6 +179,27 @@ pub struct TopKSpec {
     /// Columns of the input.
     pub input: SchemaRef,
     /// Columns of the output.
+    pub schema: SchemaRef,
+}
+
+/// Window functions of one partition and order, each of which looks at few rows before and after a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WindowSpec {
+    /// Partition; empty: one for all rows.
+    pub partition: Vec<Expr>,
+    /// Order; no two rows of a partition are equal in it unless they are equal in everything.
+    pub order: Vec<(Expr, SortOptions)>,
+    /// The functions, over columns of `plan_input`.
+    pub functions: Vec<LogicalExpr>,
+    /// The input's columns as the plan calls them.
+    pub plan_input: DFSchemaRef,
+    /// Rows before a row that decide about its results, at most.
+    pub before: usize,
+    /// Rows after it that do, at most.
+    pub after: usize,
+    /// Columns of the input.
+    pub input: SchemaRef,
+    /// Columns of the input, then the functions' results.
     pub schema: SchemaRef,
 }
 

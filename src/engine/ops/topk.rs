@@ -5,15 +5,13 @@
 //! A tick sorts what is listed together with what has changed. Rows that are not listed come behind the last that is,
 //! so they are looked at only when so many of the listed ones went that those behind them are needed.
 
-mod order;
-
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::expressions::Column;
 
-use self::order::Order;
+use super::order::Order;
 use crate::engine::Delta;
 use crate::engine::delta::{CHUNK_ROWS, batch, nullable};
 use crate::engine::expr;
@@ -350,7 +348,6 @@ fn renumbered(before: &[Shown], after: &[Shown], changes: &mut Vec<Shown>) {
 
 #[cfg(test)]
 mod tests {
-    use std::cmp::Ordering;
     use std::collections::BTreeMap;
 
     use arrow::compute::SortOptions;
@@ -358,24 +355,10 @@ mod tests {
 
     use super::*;
     use crate::engine::keys::weak;
-    use crate::engine::ops::testing::{Multiset, check_operator, key_text, sample_schema};
+    use crate::engine::ops::testing::{Multiset, check_operator, compare, key_text, sample_schema};
 
     fn column(c: usize) -> Expr {
         Arc::new(Column::new(["a", "f", "s"][c], c))
-    }
-
-    /// Two texts of column `c`, NULL first, NaN last, and -0.0 before 0.0 unless `canonical`.
-    fn compare(c: usize, a: &str, b: &str, canonical: bool) -> Ordering {
-        match (a == "∅", b == "∅") {
-            (false, false) => {}
-            (a, b) => return b.cmp(&a),
-        }
-        let float = |v: &str| if canonical { key_text(v) } else { v.to_string() }.parse::<f64>().unwrap();
-        match c {
-            0 => a.parse::<i64>().unwrap().cmp(&b.parse().unwrap()),
-            1 => float(a).total_cmp(&float(b)),
-            _ => a.cmp(b),
-        }
     }
 
     fn check(seed: u64) {
@@ -419,7 +402,7 @@ mod tests {
                         }
                     });
                     let by_row = (0..3).map(|c| compare(c, &a[c], &b[c], false));
-                    by_order.chain(by_row).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+                    by_order.chain(by_row).find(|o| o.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
                 });
                 for (i, row) in part.iter().enumerate().skip(offset).take(limit.unwrap_or(usize::MAX)) {
                     let mut row = row.clone();
