@@ -6,6 +6,7 @@ use std::path::Path;
 
 use common::fakesnow::Fakesnow;
 use common::kafka::Kafka;
+use common::mariadb::MariaDb;
 use common::pgclient::{PgClient, Protocol};
 use common::postgres::Postgres;
 use common::registry::Registry;
@@ -94,6 +95,20 @@ fn postgres() {
         sql.replace("db.example.com", "127.0.0.1")
             .replace("port = 5432", &port)
             .replace("'replicator'", "'postgres'")
+    });
+}
+
+#[test]
+fn mysql() {
+    let server = MariaDb::start();
+    server.sql(
+        "CREATE DATABASE shop; CREATE TABLE shop.users (id bigint PRIMARY KEY, email text); CREATE TABLE shop.orders (id bigint PRIMARY KEY, user_id bigint, total decimal(12,2));
+         INSERT INTO shop.users VALUES (1, 'ada@example.com'); INSERT INTO shop.orders VALUES (1, 1, 9.99);
+         CREATE USER replicator IDENTIFIED BY 'not-printed-again'; GRANT ALL ON *.* TO replicator",
+    );
+    let port = format!("port = {}", server.port);
+    run("docs/connectors/mysql.md", |sql| {
+        sql.replace("db.example.com", "127.0.0.1").replace("port = 3306", &port)
     });
 }
 

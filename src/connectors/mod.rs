@@ -9,8 +9,10 @@ pub mod files;
 pub mod format;
 pub mod generate;
 pub mod kafka;
+pub mod mysql;
 pub mod postgres;
 pub mod registry;
+pub mod replicated;
 pub mod schema_registry;
 pub mod snowflake;
 pub mod warehouse;
@@ -216,7 +218,7 @@ pub trait Sink: Send {
 pub struct SourceDefinition {
     /// The source's name (consumer group, slot and the like are named after it).
     pub name: String,
-    /// `kafka`, `postgres`, `nexmark`, `datagen`.
+    /// `kafka`, `postgres`, `mysql`, `nexmark`, `datagen`.
     pub kind: String,
     /// Options of its CONNECTION; empty when it has none.
     pub connection: Vec<(String, String)>,

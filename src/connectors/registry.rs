@@ -4,8 +4,8 @@ use arrow::datatypes::SchemaRef;
 
 use super::generate::{datagen, nexmark_source};
 use super::{
-    Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, postgres, schema_registry,
-    snowflake,
+    Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, mysql, postgres,
+    schema_registry, snowflake,
 };
 use crate::error::{Error, Result};
 
@@ -53,6 +53,13 @@ const KINDS: &[Kind] = &[
         source: Some(postgres::source),
         discover: Some(postgres::discover),
         drop_source: Some(postgres::drop_slot),
+        ..NOTHING
+    },
+    Kind {
+        name: "mysql",
+        validate: Some(mysql::validate_connection),
+        source: Some(mysql::source),
+        discover: Some(mysql::discover),
         ..NOTHING
     },
     Kind {

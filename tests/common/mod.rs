@@ -4,6 +4,7 @@
 pub mod debezium;
 pub mod fakesnow;
 pub mod kafka;
+pub mod mariadb;
 pub mod pgclient;
 pub mod postgres;
 pub mod process;

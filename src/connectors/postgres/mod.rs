@@ -4,12 +4,10 @@
 //! * [`settings`]: what the CONNECTION and the source say, and how to connect;
 //! * [`tables`]: which tables a publication holds, with columns and keys;
 //! * [`pgoutput`]: the messages of the replication stream;
-//! * [`rows`]: messages to batches of changes;
 //! * [`snapshot`]: the first copy, and which transactions are already in it;
 //! * [`stream`]: the source itself.
 
 pub mod pgoutput;
-pub mod rows;
 pub mod settings;
 pub mod snapshot;
 pub mod stream;

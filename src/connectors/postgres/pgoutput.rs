@@ -3,6 +3,7 @@
 //!
 //! Nothing that a server sends can make this panic: what does not fit is an error.
 
+use crate::connectors::replicated::{Tuple, Value};
 use crate::error::{Error, Result, SqlState};
 
 /// A message about rows or relations. Begin and commit are told by the replication client itself.
@@ -60,20 +61,6 @@ pub enum Old<'a> {
     Key(Tuple<'a>),
     /// All columns.
     Full(Tuple<'a>),
-}
-
-/// A row's values, in the relation's column order.
-pub type Tuple<'a> = Vec<Value<'a>>;
-
-/// One value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
-    /// NULL.
-    Null,
-    /// A large value that did not change and was not sent.
-    Unchanged,
-    /// The value in PostgreSQL's text form.
-    Text(&'a str),
 }
 
 /// Decodes one message.

@@ -10,10 +10,9 @@ use pgwire_replication::Lsn;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
-use super::pgoutput::Value;
-use super::rows::{Effect, RowBuilder};
 use super::settings::failed;
 use super::tables::{PublishedTable, quoted};
+use crate::connectors::replicated::{Effect, RowBuilder, Value};
 use crate::connectors::{BadRecord, StopFlag};
 use crate::error::{Error, Result, SqlState};
 
@@ -24,6 +23,9 @@ pub struct Position {
     pub lsn: u64,
     /// What the first copy already held.
     pub copied: Copied,
+    /// The tables that the copy was of, by our numbers: one that came later must be copied first.
+    #[serde(default)]
+    pub tables: Vec<u64>,
 }
 
 /// The transactions that the first copy saw.
@@ -149,6 +151,7 @@ pub async fn copy(
     let text: String = row.get(0);
     let copied = Copied::parse(&text, lsn(row.get(1))?)
         .ok_or_else(|| Error::new(SqlState::PROTOCOL_VIOLATION, format!("unreadable snapshot \"{text}\"")))?;
+    let numbers = builders.iter().map(|b| b.output().collection.0).collect();
     for builder in builders {
         builder.truncate()?;
         let name = builder.output().upstream.clone();
@@ -181,7 +184,7 @@ pub async fn copy(
         }
     }
     transaction.commit().await.map_err(|e| failed("ending the snapshot", &e))?;
-    Ok(Position { lsn: start, copied })
+    Ok(Position { lsn: start, copied, tables: numbers })
 }
 
 fn lsn(text: &str) -> Result<u64> {

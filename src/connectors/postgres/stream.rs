@@ -10,11 +10,11 @@ use futures::FutureExt;
 use hashbrown::HashMap;
 use pgwire_replication::{Lsn, ReplicationClient, ReplicationEvent};
 
-use super::pgoutput::{self, Message, Old, Relation, Tuple, Value};
-use super::rows::{Effect, RowBuilder, untold};
+use super::pgoutput::{self, Message, Old, Relation};
 use super::settings::{SourceSettings, check_wal_level, runtime};
 use super::snapshot::{self, Position, Slot};
 use super::tables;
+use crate::connectors::replicated::{Effect, RowBuilder, Tuple, Value, untold};
 use crate::connectors::{BadRecord, Source, SourceBatch, SourceContext};
 use crate::engine::InputChange;
 use crate::error::{Error, Result, SqlState};
@@ -133,8 +133,9 @@ impl Follower {
         let published = tables::of_publication(&client, &self.settings.publication).await?;
         self.check_outputs(&published)?;
         let slot = snapshot::slot(&client, &self.settings.slot).await?;
-        if self.position.is_none() || slot == Slot::Missing {
-            if self.position.is_some() {
+        let copied = |p: &Position| self.cx.outputs.iter().all(|o| p.tables.contains(&o.collection.0));
+        if slot == Slot::Missing || !self.position.as_ref().is_some_and(copied) {
+            if self.position.is_some() && slot == Slot::Missing {
                 tracing::warn!(source = %self.cx.name, slot = %self.settings.slot,
                     "the replication slot is gone upstream: the tables are copied again");
             }
@@ -330,7 +331,8 @@ impl Follower {
     /// Hands over what was gathered.
     fn flush(&mut self, copied: &snapshot::Copied) -> Result<()> {
         let Some((end, time)) = self.waiting.take() else { return Ok(()) };
-        let position = Position { lsn: end.as_u64(), copied: copied.clone() };
+        let tables = self.cx.outputs.iter().map(|o| o.collection.0).collect();
+        let position = Position { lsn: end.as_u64(), copied: copied.clone(), tables };
         self.hand_over(position, Some(time + POSTGRES_EPOCH_MICROS))
     }
 

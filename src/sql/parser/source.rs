@@ -36,6 +36,7 @@ impl StatementParser<'_> {
             (&["kafka"][..], "kafka"),
             (&["postgres"], "postgres"),
             (&["postgresql"], "postgres"),
+            (&["mysql"], "mysql"),
             (&["snowflake"], "snowflake"),
             (&["object", "store"], "object store"),
             (&["schema", "registry"], "schema registry"),
@@ -46,8 +47,7 @@ impl StatementParser<'_> {
             }
         }
         for words in [
-            &["mysql"][..],
-            &["redshift"],
+            &["redshift"][..],
             &["sql", "server"],
             &["mongodb"],
             &["ssh", "tunnel"],
@@ -62,9 +62,9 @@ impl StatementParser<'_> {
                 return Err(Error::unsupported(format!("CONNECTION TO {kind}")).at(position));
             }
         }
-        Err(self
-            .unexpected()
-            .with_hint("Known connections: KAFKA, POSTGRES, SNOWFLAKE, OBJECT STORE, SCHEMA REGISTRY."))
+        Err(self.unexpected().with_hint(
+            "Known connections: KAFKA, POSTGRES, MYSQL, SNOWFLAKE, OBJECT STORE, SCHEMA REGISTRY.",
+        ))
     }
 
     /// Behind CREATE SOURCE.
@@ -100,7 +100,7 @@ impl StatementParser<'_> {
                     return Err(self.unexpected());
                 }
                 (source.kind, source.connection) =
-                    self.endpoint(&["kafka", "postgres", "nexmark", "datagen"])?;
+                    self.endpoint(&["kafka", "postgres", "mysql", "nexmark", "datagen"])?;
                 if self.p.peek_token_ref().token == Token::LParen {
                     let options = self.options()?;
                     source.options.extend(options);
@@ -124,7 +124,7 @@ impl StatementParser<'_> {
         if source.kind.is_empty() {
             return Err(self
                 .unexpected()
-                .with_hint("A source needs FROM KAFKA, POSTGRES, NEXMARK or DATAGEN."));
+                .with_hint("A source needs FROM KAFKA, POSTGRES, MYSQL, NEXMARK or DATAGEN."));
         }
         source.envelope = envelope.unwrap_or_default();
         if source.kind == "kafka" && source.format.is_none() {
@@ -199,8 +199,9 @@ impl StatementParser<'_> {
                 ));
             };
             let kind = match connector.as_str() {
-                "kafka" | "nexmark" | "datagen" | "postgres" => connector.as_str(),
+                "kafka" | "nexmark" | "datagen" | "postgres" | "mysql" => connector.as_str(),
                 "postgres-cdc" => "postgres",
+                "mysql-cdc" => "mysql",
                 other => return Err(Error::unsupported(format!("connector \"{other}\""))),
             };
             if !source.kind.is_empty() && source.kind != kind {

@@ -81,8 +81,6 @@ fn long_chains_are_an_error_not_a_crash() {
 #[test]
 fn what_is_not_built_is_named() {
     for (sql, name) in [
-        ("create connection m to mysql (host = 'h')", "CONNECTION TO MYSQL"),
-        ("create source s from mysql connection m (tables = 'x')", "SOURCE FROM MYSQL"),
         ("create source s from kafka connection k (topic = 't') format xml", "FORMAT XML"),
         ("create sink s from mv into redshift connection r (table = 't')", "SINK INTO REDSHIFT"),
         ("create function f() returns int as 'x'", "CREATE FUNCTION"),

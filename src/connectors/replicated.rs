@@ -1,7 +1,7 @@
-//! From replicated rows to changes: one builder per output, emptied when a batch is handed over.
+//! From the rows that a database's log tells to changes: one builder per output, emptied when a batch is handed over.
 //!
-//! A table with a key is changed by key; a table without one must tell whole old rows (REPLICA IDENTITY FULL),
-//! and its changes are exact. Changes of one table stay in their order. A large value that an update did not touch
+//! A table with a key is changed by key; of a table without one the log must tell whole old rows (PostgreSQL's
+//! REPLICA IDENTITY FULL, MySQL's binlog_row_image = FULL), and its changes are exact. Changes of one table stay in their order. A large value that an update did not touch
 //! is not sent; such a row is handed over as a patch of the row that is there.
 
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use arrow::array::{BooleanArray, BooleanBuilder, RecordBatch, new_null_array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::filter_record_batch;
 
-use super::pgoutput::{Tuple, Value};
 use crate::connectors::{BadRecord, SourceOutput};
 use crate::engine::{Delta, InputChange};
 use crate::error::{Error, Result, SqlState};
@@ -18,6 +17,22 @@ use crate::types::TextBuilder;
 
 /// Rows above which a builder is closed and another one begun, so that arrays stay small.
 const ROWS_MAX: usize = 65_536;
+
+/// A row's values, in the order of the upstream's columns.
+pub type Tuple<'a> = Vec<Value<'a>>;
+
+/// One value of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// NULL.
+    Null,
+    /// As before the update: a large value that was not sent.
+    Unchanged,
+    /// The value's text.
+    Text(&'a str),
+    /// Bytes that are not what the upstream says of them.
+    Unreadable(&'a [u8]),
+}
 
 /// What a row does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +151,18 @@ impl RowBuilder {
                             position: format!("{} {position}", self.output.upstream),
                         });
                     }
+                }
+                Value::Unreadable(raw) => {
+                    column.push_null();
+                    bad.get_or_insert_with(|| BadRecord {
+                        sqlstate: "22021",
+                        reason: format!(
+                            "column \"{}\": its bytes are not what its type says",
+                            self.output.schema.field(i).name()
+                        ),
+                        raw: Some(raw.to_vec()),
+                        position: format!("{} {position}", self.output.upstream),
+                    });
                 }
                 Value::Unchanged if self.output.key.is_empty() || self.output.key.contains(&i) => {
                     return Err(untold(&self.output, i));
