@@ -136,7 +136,7 @@ fn same(server: &MariaDb, tidemill: &Tidemill) {
         ),
         (
             "SELECT coalesce(group_concat(concat_ws('/', a, b) ORDER BY a, b), '') FROM shop.bag",
-            "SELECT string_agg(concat_ws('/', a, b), ',' ORDER BY a, b) FROM bag",
+            "SELECT string_agg(concat_ws('/', a, b), ',' ORDER BY a NULLS FIRST, b NULLS FIRST) FROM bag",
         ),
     ] {
         eventually(here, &server.sql(there), || one(tidemill, here));

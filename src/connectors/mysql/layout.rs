@@ -39,6 +39,7 @@ impl Layout {
         }
         let mut charset = extractor.iter_charset();
         let mut label_charset = extractor.iter_enum_and_set_charset();
+        let mut signs = extractor.iter_signedness();
         let mut labels = Labels::of(event)?;
         let mut shapes = Vec::with_capacity(count);
         for i in 0..count {
@@ -47,8 +48,16 @@ impl Layout {
                 .map_err(|e| unreadable(event, &e))?
                 .ok_or_else(|| unreadable(event, &"a column without a type"))?;
             let meta = event.get_column_metadata(i).unwrap_or(&[]);
-            let mut shape = Shape { column_type, charset: Charset::Binary, length: 0, labels: Vec::new() };
-            if column_type.is_character_type() {
+            let mut shape = Shape {
+                column_type,
+                charset: Charset::Binary,
+                length: 0,
+                unsigned: false,
+                labels: Vec::new(),
+            };
+            if column_type.is_numeric_type() {
+                shape.unsigned = signs.next().unwrap_or_default();
+            } else if column_type.is_character_type() {
                 let collation = charset.next().transpose().map_err(|e| unreadable(event, &e))?;
                 shape.charset = collation.map_or(Charset::Binary, |c| charsets.of(c));
             } else if column_type.is_enum_or_set_type() {

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use mysql_async::Value;
 use mysql_async::binlog::jsonb::{JsonContainer, JsonDom, JsonNumber, JsonScalar};
 use mysql_async::binlog::value::BinlogValue;
-use mysql_async::consts::ColumnType;
+use mysql_async::consts::{ColumnFlags, ColumnType};
 
 use crate::connectors::replicated;
 use crate::types::format_timestamp;
@@ -76,6 +76,8 @@ pub struct Shape {
     pub charset: Charset,
     /// `binary(n)`: n; `bit(n)`: n; otherwise 0.
     pub length: usize,
+    /// It holds no numbers below zero.
+    pub unsigned: bool,
     /// Names of the values of an ENUM or SET.
     pub labels: Vec<String>,
 }
@@ -86,7 +88,8 @@ impl Shape {
         let charset = if column.character_set() == BINARY { Charset::Binary } else { Charset::Utf8 };
         let bits = column.column_type() == ColumnType::MYSQL_TYPE_BIT;
         let length = if bits { column.column_length() as usize } else { 0 };
-        Shape { column_type: column.column_type(), charset, length, labels: Vec::new() }
+        let unsigned = column.flags().contains(ColumnFlags::UNSIGNED_FLAG);
+        Shape { column_type: column.column_type(), charset, length, unsigned, labels: Vec::new() }
     }
 }
 
@@ -151,6 +154,12 @@ impl RowText {
             Value::NULL => Ok(false),
             Value::Int(n) if shape.column_type == ColumnType::MYSQL_TYPE_ENUM => label(*n, shape, out),
             Value::Int(n) if is_timestamp(shape.column_type) => timestamp(&n.to_string(), out),
+            // The log's 24 bits come without their sign.
+            Value::Int(n @ 0x80_0000..)
+                if shape.column_type == ColumnType::MYSQL_TYPE_INT24 && !shape.unsigned =>
+            {
+                wrote(write!(out, "{}", n - 0x100_0000))
+            }
             Value::Int(n) => wrote(write!(out, "{n}")),
             Value::UInt(n) => wrote(write!(out, "{n}")),
             Value::Float(x) => wrote(write!(out, "{x}")),
