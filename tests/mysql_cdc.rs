@@ -131,7 +131,7 @@ fn every_type_is_the_same_from_the_copy_and_from_the_log() {
 fn same(server: &MariaDb, tidemill: &Tidemill) {
     for (there, here) in [
         (
-            "SELECT coalesce(group_concat(concat_ws('/', id, name, n) ORDER BY id), '') FROM shop.keyed",
+            "SELECT coalesce(group_concat(concat_ws('/', id, name, cast(n AS decimal(10,4))) ORDER BY id), '') FROM shop.keyed",
             "SELECT string_agg(concat_ws('/', id, name, n), ',' ORDER BY id) FROM keyed",
         ),
         (
