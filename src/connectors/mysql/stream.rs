@@ -200,10 +200,10 @@ impl Follower {
             s.error = None;
         });
         let end = self.read(&mut stream, Reading::new(at, charsets)).await;
-        if end.is_ok() {
-            if let Err(e) = stream.close().await {
-                tracing::debug!(error = %e, "ending the binlog session");
-            }
+        if end.is_ok()
+            && let Err(e) = stream.close().await
+        {
+            tracing::debug!(error = %e, "ending the binlog session");
         }
         end
     }

@@ -164,7 +164,7 @@ impl RowText {
             Value::UInt(n) => wrote(write!(out, "{n}")),
             Value::Float(x) => wrote(write!(out, "{x}")),
             Value::Double(x) => wrote(write!(out, "{x}")),
-            Value::Date(_, 0, _, ..) | Value::Date(_, _, 0, ..) => Ok(false),
+            Value::Date(_, 0, ..) | Value::Date(_, _, 0, ..) => Ok(false),
             Value::Date(y, m, d, h, min, s, us) => {
                 let date = write!(out, "{y:04}-{m:02}-{d:02}");
                 match shape.column_type {

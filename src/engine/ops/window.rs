@@ -241,11 +241,10 @@ impl Window {
                 let results = self.functions.iter().map(|f| f.evaluate(&slice));
                 match results.collect::<datafusion::error::Result<Vec<ArrayRef>>>() {
                     Ok(results) => {
-                        for at in start..end {
-                            if wanted[at] {
-                                kept.push(at as u32);
-                                from.push(computed + (at - start) as u32);
-                            }
+                        let wanted = (0u32..).zip(&wanted[start..end]).filter(|(_, wanted)| **wanted);
+                        for (at, _) in wanted {
+                            kept.push(start as u32 + at);
+                            from.push(computed + at);
                         }
                         columns.iter_mut().zip(results).for_each(|(all, result)| all.push(result));
                         computed += (end - start) as u32;
