@@ -264,7 +264,8 @@ fn avro_bad(systems: &Systems) -> Result<(), Failed> {
     systems.produce_bytes("bad", None, &[0, 0x7f, 0, 0, 1, 2]);
     systems.produce(json!({"kind": "avro", "topic": "bad", "schema": schema, "records": [["k", {"id": 3}]]}));
     let (_server, mut client) = systems.server();
-    // A registry that does not answer keeps the source where it is; no record becomes an error.
+    // A registry that does not answer keeps the source where it is; no record becomes an error but what is no Avro
+    // whatever a registry says, if that is read by itself.
     client.run(
         "CREATE CONNECTION away TO SCHEMA REGISTRY (url = 'http://127.0.0.1:9') WITH (validate = false)",
     );
@@ -287,7 +288,8 @@ fn avro_bad(systems: &Systems) -> Result<(), Failed> {
         "SELECT count(*) FROM tidemill.sources WHERE name = 'waits' AND error LIKE 'could not reach the schema registry%'",
         &["1"],
     );
-    assert_eq!(client.run("SELECT count(*) FROM tidemill.errors WHERE object = 'waits'"), ["0"]);
+    let missed = "SELECT count(*) FROM tidemill.errors WHERE object = 'waits' AND sqlstate <> '22000'";
+    assert_eq!(client.run(missed), ["0"]);
     Ok(())
 }
 
