@@ -1,8 +1,9 @@
 //! From the rows that a database's log tells to changes: one builder per output, emptied when a batch is handed over.
 //!
 //! A table with a key is changed by key; of a table without one the log must tell whole old rows (PostgreSQL's
-//! REPLICA IDENTITY FULL, MySQL's binlog_row_image = FULL), and its changes are exact. Changes of one table stay in their order. A large value that an update did not touch
-//! is not sent; such a row is handed over as a patch of the row that is there.
+//! REPLICA IDENTITY FULL, MySQL's binlog_row_image = FULL), and its changes are exact. Changes of one table stay in
+//! their order. A large value that an update did not touch is not sent; such a row is handed over as a patch of the
+//! row that is there.
 
 use std::sync::Arc;
 

@@ -378,11 +378,7 @@ impl Operator for Window {
         }
         self.partitions.compact()?;
         if let Some(kept) = self.rows.compact()? {
-            let mut now = vec![NONE; kept.last().map_or(0, |last| *last as usize + 1)];
-            kept.iter().zip(0u32..).for_each(|(old, new)| now[*old as usize] = new);
-            for id in self.lists.iter_mut().flat_map(|list| list.ids.iter_mut()) {
-                *id = now[*id as usize];
-            }
+            Arrangement::renumber(&kept, self.lists.iter_mut().flat_map(|list| list.ids.iter_mut()));
         }
         Ok(())
     }

@@ -432,6 +432,13 @@ impl Arrangement {
         Ok(Some(live))
     }
 
+    /// Changes numbers of rows that count to what they are after [`Arrangement::compact`] has kept `kept`.
+    pub fn renumber<'a>(kept: &[u32], ids: impl Iterator<Item = &'a mut u32>) {
+        let mut now = vec![NONE; kept.last().map_or(0, |last| *last as usize + 1)];
+        kept.iter().zip(0u32..).for_each(|(old, new)| now[*old as usize] = new);
+        ids.for_each(|id| *id = now[*id as usize]);
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         (self.rows, self.weights) = (RowStore::new(self.rows.schema()), Weights::default());
