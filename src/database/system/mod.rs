@@ -4,6 +4,7 @@
 //! `errors` alone holds rows of its own, in a collection of the engine, so that they last as the sources' rows do.
 
 mod cells;
+mod commits;
 mod errors;
 mod objects;
 mod status;
@@ -41,6 +42,7 @@ fn definitions() -> impl Iterator<Item = &'static Definition> {
     objects::RELATIONS
         .iter()
         .chain(status::RELATIONS)
+        .chain(commits::RELATIONS)
         .chain(errors::RELATIONS)
         .chain(subscriptions::RELATIONS)
 }
