@@ -63,6 +63,11 @@ fn generators() {
 }
 
 #[test]
+fn webhook() {
+    run("docs/connectors/webhook.md", str::to_string);
+}
+
+#[test]
 fn files() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let url = format!("file://{}", directory.path().display());

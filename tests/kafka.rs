@@ -129,6 +129,10 @@ impl Feed for Kept {
         self.submit_nowait(batch).map(|()| 0)
     }
 
+    fn wait_durable(&self, _tick: Tick) -> Result<()> {
+        Ok(())
+    }
+
     fn submit_nowait(&self, batch: SourceBatch) -> Result<()> {
         self.0.lock().push(batch);
         Ok(())
@@ -329,7 +333,6 @@ fn broker_restart() -> std::result::Result<(), Failed> {
 fn sink_definition(address: &str, topic: &str, kind: Kind) -> SinkDefinition {
     SinkDefinition {
         name: "s".to_string(),
-        uuid: uuid::Uuid::nil(),
         kind: "kafka".to_string(),
         connection: pairs(&[("brokers", address)]),
         options: pairs(&[("topic", topic), ("commit_interval", "1 ms")]),

@@ -113,6 +113,10 @@ impl Feed for ModelFeed {
         Ok(model.batches)
     }
 
+    fn wait_durable(&self, _tick: Tick) -> Result<()> {
+        Ok(())
+    }
+
     fn submit_nowait(&self, batch: SourceBatch) -> Result<()> {
         self.submit(batch).map(|_| ())
     }

@@ -4,7 +4,6 @@
 //! where to put or take rows, how to say how it is doing, when to stop. It returns only when told to stop or
 //! when it cannot go on; the database starts it again after a pause, from the last durable position.
 
-pub mod commits;
 pub mod envelope;
 pub mod files;
 pub mod format;
@@ -17,6 +16,7 @@ pub mod replicated;
 pub mod schema_registry;
 pub mod snowflake;
 pub mod warehouse;
+pub mod webhook;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-
-pub use commits::{CommitLog, Phases, SinkCommit};
 
 pub use crate::declared::{Envelope, FormatSpec, Include, OptionList, OptionValue};
 use crate::engine::{CollectionId, InputChange, Tick};
@@ -75,18 +73,17 @@ pub struct SourceBatch {
 pub trait Feed: Send + Sync {
     /// Hands a batch over; answers with the tick it became visible in.
     fn submit(&self, batch: SourceBatch) -> Result<Tick>;
+    /// Waits until a tick survives a crash.
+    fn wait_durable(&self, tick: Tick) -> Result<()>;
     /// Hands a batch over without waiting for its tick (back-pressure still applies): for throughput.
     fn submit_nowait(&self, batch: SourceBatch) -> Result<()>;
     /// The last position that survives a crash with all rows before it: what may be confirmed upstream.
     fn durable_position(&self) -> Option<Vec<u8>>;
 }
 
-/// Counters a connector keeps true; shown in `tidemill.sources`, `tidemill.sinks` and `tidemill.sink_commits`.
+/// Counters a connector keeps true; shown in `tidemill.sources` and `tidemill.sinks`.
 #[derive(Debug, Default)]
-pub struct Status {
-    values: Mutex<StatusValues>,
-    commits: CommitLog,
-}
+pub struct Status(Mutex<StatusValues>);
 
 /// The values of a [`Status`] at one moment.
 #[derive(Clone, Debug, Default)]
@@ -116,30 +113,12 @@ pub struct StatusValues {
 impl Status {
     /// Changes some values.
     pub fn update(&self, f: impl FnOnce(&mut StatusValues)) {
-        f(&mut self.values.lock());
-    }
-
-    /// A sink's destination has committed.
-    pub fn committed(&self, commit: SinkCommit) {
-        self.update(|s| {
-            s.state = "running";
-            s.error = None;
-            s.rows += commit.rows;
-            s.bytes += commit.bytes;
-            s.commits += 1;
-            s.freshness_micros = Some(commit.freshness_micros);
-        });
-        self.commits.push(commit);
-    }
-
-    /// A sink's newest commits, oldest first.
-    pub fn commits(&self) -> Vec<Arc<SinkCommit>> {
-        self.commits.newest()
+        f(&mut self.0.lock());
     }
 
     /// Reads all values.
     pub fn get(&self) -> StatusValues {
-        self.values.lock().clone()
+        self.0.lock().clone()
     }
 }
 
@@ -231,11 +210,6 @@ pub struct SinkContext {
 pub trait Sink: Send {
     /// Keeps the destination in step until told to stop (`Ok`) or until it cannot go on (`Err`: tried again later).
     fn run(self: Box<Self>, cx: SinkContext) -> Result<()>;
-    /// What at the destination belongs to this sink alone, spelled the same however a statement names it;
-    /// `None`: others may write there too.
-    fn target(&self) -> Option<String> {
-        None
-    }
     /// Removes what the sink made at the destination besides its target, when it is dropped for good.
     fn clean_up(self: Box<Self>) -> Result<()> {
         Ok(())
@@ -247,7 +221,7 @@ pub trait Sink: Send {
 pub struct SourceDefinition {
     /// The source's name (consumer group, slot and the like are named after it).
     pub name: String,
-    /// `kafka`, `postgres`, `mysql`, `nexmark`, `datagen`.
+    /// `kafka`, `postgres`, `mysql`, `webhook`, `nexmark`, `datagen`.
     pub kind: String,
     /// Options of its CONNECTION; empty when it has none.
     pub connection: Vec<(String, String)>,
@@ -279,8 +253,6 @@ pub struct Discovered {
 pub struct SinkDefinition {
     /// The sink's name.
     pub name: String,
-    /// Never changes, never reused: what names this sink at the destination.
-    pub uuid: uuid::Uuid,
     /// `snowflake`, `kafka`, `files`.
     pub kind: String,
     /// Options of its CONNECTION; empty when it has none.

@@ -5,7 +5,7 @@ use arrow::datatypes::SchemaRef;
 use super::generate::{datagen, nexmark_source};
 use super::{
     Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, mysql, postgres,
-    schema_registry, snowflake,
+    schema_registry, snowflake, webhook,
 };
 use crate::error::{Error, Result};
 
@@ -80,6 +80,13 @@ const KINDS: &[Kind] = &[
         source: Some(datagen::source),
         discover: Some(datagen::discover),
         output_key: Some(datagen::output_key),
+        ..NOTHING
+    },
+    Kind {
+        name: "webhook",
+        source: Some(webhook::source),
+        discover: Some(webhook::discover),
+        output_key: Some(webhook::output_key),
         ..NOTHING
     },
     Kind { name: "schema registry", validate: Some(schema_registry::validate_connection), ..NOTHING },

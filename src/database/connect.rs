@@ -20,17 +20,19 @@ pub(crate) fn resolve(catalog: &Catalog, options: &OptionList) -> Result<Vec<(St
         .map(|(name, value)| {
             let value = match value {
                 OptionValue::Literal(text) => text.clone(),
-                OptionValue::Secret(secret) => {
-                    let entry = catalog.require(ObjectKind::Secret, &Name::bare(secret.clone()))?;
-                    match &entry.object {
-                        Object::Secret(secret) => secret.value.clone(),
-                        _ => return Err(Error::internal("a secret is not a secret")),
-                    }
-                }
+                OptionValue::Secret(name) => secret(catalog, &Name::bare(name.clone()))?,
             };
             Ok((name.clone(), value))
         })
         .collect()
+}
+
+/// A secret's value.
+pub(crate) fn secret(catalog: &Catalog, name: &Name) -> Result<String> {
+    match &catalog.require(ObjectKind::Secret, name)?.object {
+        Object::Secret(secret) => Ok(secret.value.clone()),
+        _ => Err(Error::internal("a secret is not a secret")),
+    }
 }
 
 fn connection(catalog: &Catalog, id: Option<ObjectId>, kind: &str) -> Result<Vec<(String, String)>> {
@@ -88,7 +90,6 @@ pub(crate) fn source_definition(catalog: &Catalog, name: &str, source: &Source) 
 pub(crate) fn sink_definition(catalog: &Catalog, name: &str, sink: &Sink) -> Result<SinkDefinition> {
     Ok(SinkDefinition {
         name: name.to_string(),
-        uuid: sink.uuid.0,
         kind: sink.kind.clone(),
         connection: connection(catalog, sink.connection, &sink.kind)?,
         options: resolve(catalog, &sink.options)?,

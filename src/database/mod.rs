@@ -20,6 +20,7 @@ mod store;
 mod supervise;
 mod system;
 mod transaction;
+pub mod webhook;
 mod workers;
 mod write_set;
 mod writer;

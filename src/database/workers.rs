@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::connectors::{
-    MEMORY_COMMITTED, SinkCommit, SinkContext, SourceContext, Status, StatusValues, registry,
-};
+use crate::connectors::webhook::{self, mailbox::Mailbox};
+use crate::connectors::{MEMORY_COMMITTED, SinkContext, SourceContext, Status, StatusValues, registry};
 use crate::database::store::Store;
 use crate::database::supervise::{EngineFeed, Followed, Worker};
+use crate::database::webhook::{Webhook, check};
 use crate::database::{Database, connect};
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
@@ -30,6 +30,8 @@ struct AtWork {
     worker: Option<Worker>,
     /// A sink's subscription, over all its attempts.
     followed: Option<Arc<Followed>>,
+    /// Where requests to a webhook go.
+    webhook: Option<Arc<Webhook>>,
 }
 
 /// What a source's position is stored under.
@@ -46,12 +48,6 @@ impl Workers {
     /// How an object's connector is doing; `None`: it was never started.
     pub fn status(&self, id: ObjectId) -> Option<StatusValues> {
         self.0.lock().get(&id).map(|w| w.status.get())
-    }
-
-    /// A sink's newest commits, oldest first.
-    pub fn commits(&self, id: ObjectId) -> Vec<Arc<SinkCommit>> {
-        let status = self.0.lock().get(&id).map(|w| Arc::clone(&w.status));
-        status.map_or_else(Vec::new, |s| s.commits())
     }
 
     /// Sets a source to work, anew if it is at work already.
@@ -73,6 +69,16 @@ impl Workers {
         let definition = connect::source_definition(catalog, &entry.name, source)?;
         let schema = entry.schema().unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
         let (engine, name, progress) = (engine.clone(), entry.name.clone(), progress_key(entry.id));
+        let door = match definition.kind.as_str() {
+            "webhook" => {
+                let mailbox = Mailbox::new(webhook::limits(&definition)?);
+                Some(Webhook::new(&entry.name, mailbox, check(catalog, source)?))
+            }
+            _ => None,
+        };
+        if let Some(at_work) = self.0.lock().get_mut(&entry.id) {
+            at_work.webhook.clone_from(&door);
+        }
         let state = Arc::clone(&status);
         let worker = Worker::start(&entry.name, status, move |stop| {
             let feed = EngineFeed::new(engine.clone(), progress.clone(), name.clone());
@@ -84,7 +90,11 @@ impl Workers {
                 status: Arc::clone(&state),
                 stop: stop.clone(),
             };
-            registry::source(&definition, &schema)?.run(context)
+            let source = match &door {
+                Some(door) => webhook::source_of(&definition, &schema, door.mailbox())?,
+                None => registry::source(&definition, &schema)?,
+            };
+            source.run(context)
         })?;
         if let Some(entry) = self.0.lock().get_mut(&entry.id) {
             entry.worker = Some(worker);
@@ -143,6 +153,11 @@ impl Workers {
         Ok(())
     }
 
+    /// Where requests to a webhook go; `None`: it was never started.
+    pub fn webhook(&self, id: ObjectId) -> Option<Arc<Webhook>> {
+        self.0.lock().get(&id)?.webhook.clone()
+    }
+
     /// What a sink that was started follows.
     pub fn followed(&self, id: ObjectId) -> Option<Arc<Followed>> {
         self.0.lock().get(&id)?.followed.clone()
@@ -199,6 +214,7 @@ impl Workers {
             status: Arc::new(Status::default()),
             worker: None,
             followed: None,
+            webhook: None,
         });
         Arc::clone(&entry.status)
     }

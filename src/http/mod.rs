@@ -1,9 +1,10 @@
-//! HTTP beside the wire: whether the server lives, whether it can answer, and its numbers for Prometheus.
+//! HTTP beside the wire: whether the server lives, whether it can answer, its numbers for Prometheus, and webhooks.
 //!
 //! `GET /health` answers as long as the process does; `GET /ready` once statements can be run;
-//! `GET /metrics` shows the relations of schema `tidemill` as metrics.
+//! `GET /metrics` shows the relations of schema `tidemill` as metrics; `POST /webhook/NAME` is what sources read.
 
 mod metrics;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ pub async fn serve(listener: TcpListener, database: Arc<Database>, stop: Cancell
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(show_metrics))
+        .route("/webhook/{name}", post(webhook::receive))
         .with_state(database);
     Ok(axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?)
 }

@@ -307,7 +307,7 @@ pub struct CreateSource {
     pub columns: Vec<ColumnDef>,
     /// Columns of the declared primary key.
     pub key: Vec<String>,
-    /// `kafka`, `postgres`, `nexmark`, `datagen`.
+    /// `kafka`, `postgres`, `mysql`, `webhook`, `nexmark`, `datagen`.
     pub kind: String,
     /// The CONNECTION it uses.
     pub connection: Option<Name>,
@@ -325,6 +325,8 @@ pub struct CreateSource {
     pub includes: Vec<Include>,
     /// Whether its rows are kept; `WITH (retain = false)` says no.
     pub retain: bool,
+    /// CHECK of a webhook's requests, as written.
+    pub check: Option<String>,
 }
 
 /// CREATE TABLE.

@@ -12,6 +12,7 @@ pub struct Tidemill {
     child: Child,
     data_dir: PathBuf,
     address: SocketAddr,
+    http: SocketAddr,
 }
 
 impl Tidemill {
@@ -45,9 +46,12 @@ impl Tidemill {
                 break address;
             }
         };
+        let line = lines.next().and_then(Result::ok).unwrap_or_default();
+        let http = line.trim().strip_prefix("http://").and_then(|l| l.strip_suffix('/')?.parse().ok());
+        let http = http.expect("where HTTP listens");
         // Whatever else it prints must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Tidemill { child, data_dir: data_dir.to_path_buf(), address }
+        Tidemill { child, data_dir: data_dir.to_path_buf(), address, http }
     }
 
     /// Kills it as `kill -9` does and starts it again.
@@ -67,6 +71,11 @@ impl Tidemill {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where HTTP listens.
+    pub fn http(&self) -> SocketAddr {
+        self.http
     }
 
     /// Runs statements on a connection of their own.

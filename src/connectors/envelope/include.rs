@@ -1,11 +1,11 @@
 //! INCLUDE columns: what a record has besides its value.
 
-use crate::connectors::Include;
 use crate::connectors::envelope::Record;
 use crate::connectors::format::cell::{Cell, Row};
 use crate::connectors::format::column::ColumnBuilder;
 use crate::connectors::format::scan::{self, Scanner};
 use crate::connectors::format::values::{Encoding, FieldError};
+use crate::connectors::{Include, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
 
 /// A piece of a record's metadata.
@@ -25,6 +25,21 @@ pub enum Included {
     Headers,
     /// The header of this name; of several the last one.
     Header(String),
+}
+
+/// Refuses what records of this kind of source do not have; who has headers has single ones, too.
+///
+/// # Errors
+/// 22023.
+pub fn allow(definition: &SourceDefinition, kind: &str, known: &[&str]) -> Result<()> {
+    let is_known = |what: &str| {
+        let name = if what.starts_with("header ") { "headers" } else { what };
+        known.iter().any(|k| name.eq_ignore_ascii_case(k))
+    };
+    let Some(include) = definition.includes.iter().find(|i| !is_known(&i.what)) else { return Ok(()) };
+    let message = format!("a {kind} source has no \"{}\" to include", include.what);
+    Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message)
+        .with_hint(format!("It has: {}.", known.join(", "))))
 }
 
 impl Included {

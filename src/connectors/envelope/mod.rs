@@ -228,6 +228,17 @@ impl Decoder {
         self.included.iter().any(|i| matches!(i, Included::Headers | Included::Header(_)))
     }
 
+    /// Says what the columns of the CSV records that follow are; see [`RecordReader::set_header`].
+    ///
+    /// # Errors
+    /// Why it was not understood.
+    pub fn set_header(&mut self, header: &[u8]) -> std::result::Result<(), NotUnderstood> {
+        match &mut self.meaning {
+            Meaning::Append(reader) | Meaning::Upsert(reader, _) => Ok(reader.set_header(header)?),
+            Meaning::Debezium(_) => Ok(()),
+        }
+    }
+
     /// How many row changes wait to be taken.
     pub fn pending(&self) -> usize {
         self.changes.len()

@@ -14,6 +14,8 @@ pub struct CsvReader {
     columns: Vec<String>,
     names: FieldNames,
     row: Row,
+    /// By the field of a line, the column: what a header has said of all records that follow it.
+    order: Option<Vec<Option<usize>>>,
 }
 
 /// A field of a line: where it is, and whether it had quotes.
@@ -41,7 +43,17 @@ impl CsvReader {
             names: FieldNames::new(columns.iter().map(String::as_str)),
             row: Row::new(columns.len()),
             columns,
+            order: None,
         }
+    }
+
+    /// Takes the names of the columns from a line of its own, for all records that follow.
+    ///
+    /// # Errors
+    /// 22P04 for a quote left open.
+    pub fn set_header(&mut self, line: &str) -> Result<(), BadFormat> {
+        self.order = Some(self.header(line, &mut 0)?);
+        Ok(())
     }
 
     /// Finds the rows of a record: mostly one line, or several; the first one names the columns when there is a header.
@@ -51,20 +63,33 @@ impl CsvReader {
     pub fn read(
         &mut self,
         text: &str,
-        mut emit: impl FnMut(&Row) -> Result<(), BadFormat>,
+        emit: impl FnMut(&Row) -> Result<(), BadFormat>,
     ) -> Result<(), BadFormat> {
         let mut at = 0;
-        // By the line's field: the column.
-        let mut order: Option<Vec<Option<usize>>> = None;
-        if self.options.header {
-            order = Some(self.header(text, &mut at)?);
-        }
+        let kept = self.order.take();
+        let order = match &kept {
+            None if self.options.header => Some(self.header(text, &mut at)?),
+            _ => None,
+        };
+        let result = self.lines(text, at, kept.as_ref().or(order.as_ref()), emit);
+        self.order = kept;
+        result
+    }
+
+    /// The rows of lines, whose fields are columns by `order`.
+    fn lines(
+        &mut self,
+        text: &str,
+        mut at: usize,
+        order: Option<&Vec<Option<usize>>>,
+        mut emit: impl FnMut(&Row) -> Result<(), BadFormat>,
+    ) -> Result<(), BadFormat> {
         loop {
             self.row.clear();
             let mut field_count = 0;
             loop {
                 let field = self.field(text, &mut at)?;
-                let column = match &order {
+                let column = match order {
                     Some(order) => order.get(field_count).copied().ok_or_else(extra_data)?,
                     None if field_count < self.columns.len() => Some(field_count),
                     None => return Err(extra_data()),
@@ -77,7 +102,7 @@ impl CsvReader {
                     break;
                 }
             }
-            let wanted = order.as_ref().map_or(self.columns.len(), Vec::len);
+            let wanted = order.map_or(self.columns.len(), Vec::len);
             if field_count < wanted {
                 let missing = self.columns.get(field_count).map_or("", String::as_str);
                 return Err(bad(match order {

@@ -14,6 +14,7 @@ pub mod json;
 pub mod number;
 pub mod protobuf;
 pub mod quote;
+pub mod records;
 pub mod rows;
 pub mod scan;
 pub mod typed;
@@ -329,6 +330,18 @@ impl RecordReader {
                 row.set(0, Slot::Text((0..text.len()).into()));
                 emit(Fields::Row(&row, text))
             }
+        }
+    }
+
+    /// Says what the columns of the CSV records that follow are, which then have no header of their own.
+    ///
+    /// # Errors
+    /// 22P04 when it is none.
+    pub fn set_header(&mut self, header: &[u8]) -> std::result::Result<(), BadFormat> {
+        let text = text_of(header).map_err(|e| BadFormat { sqlstate: e.sqlstate, reason: e.message })?;
+        match self {
+            RecordReader::Csv(reader) => reader.set_header(text),
+            _ => Ok(()),
         }
     }
 

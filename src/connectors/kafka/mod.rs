@@ -22,6 +22,7 @@ use client::TrialContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
+use crate::connectors::envelope::include::allow;
 use crate::connectors::envelope::{self, Declaration, Decoder, infer};
 use crate::connectors::{Discovered, Sink, SinkDefinition, Source, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
@@ -65,6 +66,8 @@ pub fn validate_connection(options: Vec<(String, String)>) -> Result<()> {
 /// What is wrong with the definition.
 pub fn source(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Box<dyn Source>> {
     let settings = SourceSettings::new(definition)?;
+    let known = ["key", "topic", "partition", "offset", "timestamp", "headers"];
+    allow(definition, "KAFKA", &known)?;
     let decoder =
         Decoder::new(&Declaration { definition, schema, full_before_images: settings.full_before_images })?;
     Ok(Box::new(source::KafkaSource::new(settings, decoder)))

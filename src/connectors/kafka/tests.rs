@@ -52,6 +52,10 @@ impl Feed for Kept {
         self.submit_nowait(batch).map(|()| 0)
     }
 
+    fn wait_durable(&self, _tick: Tick) -> Result<()> {
+        Ok(())
+    }
+
     fn submit_nowait(&self, batch: SourceBatch) -> Result<()> {
         self.0.lock().push(batch);
         Ok(())
@@ -311,7 +315,6 @@ fn run_sink(
     let key: &[usize] = if envelope == Envelope::None { &[] } else { &[0] };
     let definition = SinkDefinition {
         name: "k".into(),
-        uuid: uuid::Uuid::nil(),
         kind: "kafka".into(),
         connection: pairs(&[("brokers", &broker.address().to_string())]),
         options: pairs(&[("topic", "out"), ("commit_interval", "10 ms")]),

@@ -47,10 +47,6 @@ pub struct Session {
     token: Secret,
     master_token: Secret,
     sequence: u64,
-    /// The QUERY_TAG of what is sent now.
-    tag: String,
-    /// What Snowflake calls the statements that ran under it.
-    queries: Vec<String>,
     stop: StopFlag,
 }
 
@@ -74,8 +70,6 @@ impl Session {
             token: Secret::new(""),
             master_token: Secret::new(""),
             sequence: 0,
-            tag: tag.to_string(),
-            queries: Vec::new(),
             stop: stop.clone(),
         };
         session.log_in(config, tag)?;
@@ -129,12 +123,6 @@ impl Session {
         }
     }
 
-    /// Tags what comes from now on. Answers with Snowflake's ids of the statements that have run since the last time.
-    pub fn begin(&mut self, tag: &str) -> Vec<String> {
-        self.tag = tag.to_string();
-        std::mem::take(&mut self.queries)
-    }
-
     /// Runs a statement and gives its rows, all of them.
     pub fn query(&mut self, sql: &str, repeat: Repeat) -> Step<Rows> {
         let mut data = self.execute(sql, repeat)?;
@@ -165,7 +153,6 @@ impl Session {
             "sequenceId": self.sequence,
             "isInternal": false,
             "describeOnly": false,
-            "parameters": { "QUERY_TAG": self.tag },
         });
         let mut lost_answers = 0;
         let mut renewed = false;
@@ -207,9 +194,7 @@ impl Session {
         if !answer.success {
             return Err(statement_failure(sql, answer));
         }
-        let data = answer.data.unwrap_or_default();
-        self.queries.extend(data.query_id.clone());
-        Ok(data)
+        Ok(answer.data.unwrap_or_default())
     }
 
     /// Asks once more for the result of a statement that runs. Asking is harmless.

@@ -2,7 +2,7 @@
 
 use crate::connectors::{Discovered, FormatSpec, Include, SourceDefinition, registry};
 use crate::database::objects::{claim, table};
-use crate::database::{Database, Notice, connect};
+use crate::database::{Database, Notice, connect, webhook};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::Name;
 use crate::sql::ast::{CreateSource, ObjectKind};
@@ -87,6 +87,7 @@ impl Database {
             all_tables: create.all_tables,
             retain: create.retain,
             paused: false,
+            check: create.check.clone(),
         };
         let mut definition = connect::source_definition(&catalog, &name, &source)?;
         let mut offered = Vec::new();
@@ -114,6 +115,9 @@ impl Database {
         let schema = entry.schema().ok_or_else(|| Error::internal("a source without a schema"))?;
         // Every option is checked before anything exists.
         registry::source(&definition, &schema)?;
+        if let Object::Source(source) = &entry.object {
+            webhook::check(&catalog, source)?;
+        }
         if let Object::Source(source) = &mut entry.object
             && !source.columns.is_empty()
             && !source.key_declared

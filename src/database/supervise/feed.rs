@@ -59,6 +59,10 @@ impl Feed for EngineFeed {
         self.engine.submit(self.transaction(batch)?).wait()
     }
 
+    fn wait_durable(&self, tick: Tick) -> Result<()> {
+        self.engine.wait_durable(tick)
+    }
+
     fn submit_nowait(&self, batch: SourceBatch) -> Result<()> {
         self.settle()?;
         let receipt = self.engine.submit(self.transaction(batch)?);

@@ -4,7 +4,6 @@
 //! `errors` alone holds rows of its own, in a collection of the engine, so that they last as the sources' rows do.
 
 mod cells;
-mod commits;
 mod errors;
 mod objects;
 mod status;
@@ -42,7 +41,6 @@ fn definitions() -> impl Iterator<Item = &'static Definition> {
     objects::RELATIONS
         .iter()
         .chain(status::RELATIONS)
-        .chain(commits::RELATIONS)
         .chain(errors::RELATIONS)
         .chain(subscriptions::RELATIONS)
 }

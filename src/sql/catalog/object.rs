@@ -166,7 +166,7 @@ pub struct Check {
 /// CREATE SOURCE.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Source {
-    /// `kafka`, `postgres`, `nexmark`, `datagen`.
+    /// `kafka`, `postgres`, `mysql`, `webhook`, `nexmark`, `datagen`.
     pub kind: String,
     /// The CONNECTION it uses.
     pub connection: Option<ObjectId>,
@@ -194,6 +194,9 @@ pub struct Source {
     /// ALTER SOURCE … PAUSE.
     #[serde(default)]
     pub paused: bool,
+    /// CHECK: what a request to a webhook must fulfil, as SQL in which `SECRET name` is a text.
+    #[serde(default)]
+    pub check: Option<String>,
 }
 
 /// CREATE VIEW.

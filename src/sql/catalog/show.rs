@@ -90,6 +90,9 @@ impl Catalog {
             sql.push_str(&format!(" INCLUDE {}", list.join(", ")));
         }
         push_envelope(&mut sql, s.envelope);
+        if let Some(check) = &s.check {
+            sql.push_str(&format!(" CHECK ({check})"));
+        }
         if !s.retain {
             sql.push_str(" WITH (retain = false)");
         }

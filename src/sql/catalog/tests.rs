@@ -146,6 +146,7 @@ fn create_statements_are_parsed_again() {
         all_tables: false,
         retain: true,
         paused: false,
+        check: None,
     };
     let source = add(&mut catalog, "s", Object::Source(source), &[]);
     let sink = Sink {

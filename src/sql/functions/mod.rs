@@ -23,6 +23,7 @@ pub mod regexp;
 mod rounding;
 pub mod series;
 pub mod session;
+mod signatures;
 mod strings;
 pub mod temporal;
 mod text;
@@ -91,6 +92,7 @@ impl Functions {
             .chain(numbers::functions())
             .chain(degrees::functions())
             .chain(bytes::functions())
+            .chain(signatures::functions())
             .chain([length::array_length()])
             .chain(quantified::functions())
             .chain(temporal::functions())

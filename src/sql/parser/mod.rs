@@ -4,6 +4,7 @@
 //! a place in it. Every error is a PostgreSQL error with the 1-based character where it happened.
 
 mod asof;
+mod check;
 mod copy;
 mod create;
 mod cursor;
@@ -24,6 +25,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 pub use asof::query_text;
+pub use check::{RequestCheck, parse_request_check};
 use dialect::TidemillDialect;
 pub use text::SourceText;
 pub(crate) use windowed::PARTITIONED;

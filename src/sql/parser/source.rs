@@ -92,6 +92,7 @@ impl StatementParser<'_> {
             envelope: Envelope::None,
             includes: Vec::new(),
             retain: true,
+            check: None,
         };
         let mut envelope = None;
         loop {
@@ -100,7 +101,7 @@ impl StatementParser<'_> {
                     return Err(self.unexpected());
                 }
                 (source.kind, source.connection) =
-                    self.endpoint(&["kafka", "postgres", "mysql", "nexmark", "datagen"])?;
+                    self.endpoint(&["kafka", "postgres", "mysql", "webhook", "nexmark", "datagen"])?;
                 if self.p.peek_token_ref().token == Token::LParen {
                     let options = self.options()?;
                     source.options.extend(options);
@@ -117,6 +118,8 @@ impl StatementParser<'_> {
                 source.includes.extend(self.comma_separated(Self::include)?);
             } else if self.word("envelope") {
                 envelope = Some(self.envelope()?);
+            } else if source.check.is_none() && self.word("check") {
+                source.check = Some(self.request_check()?);
             } else {
                 break;
             }
@@ -124,9 +127,15 @@ impl StatementParser<'_> {
         if source.kind.is_empty() {
             return Err(self
                 .unexpected()
-                .with_hint("A source needs FROM KAFKA, POSTGRES, MYSQL, NEXMARK or DATAGEN."));
+                .with_hint("A source needs FROM KAFKA, POSTGRES, MYSQL, WEBHOOK, NEXMARK or DATAGEN."));
         }
         source.envelope = envelope.unwrap_or_default();
+        if source.check.is_some() && source.kind != "webhook" {
+            return Err(Error::unsupported(format!(
+                "CHECK of a {} source",
+                source.kind.to_ascii_uppercase()
+            )));
+        }
         if source.kind == "kafka" && source.format.is_none() {
             return Err(Error::new(SqlState::SYNTAX_ERROR, "a KAFKA source needs a FORMAT")
                 .with_hint("For example: FORMAT JSON."));
@@ -199,7 +208,7 @@ impl StatementParser<'_> {
                 ));
             };
             let kind = match connector.as_str() {
-                "kafka" | "nexmark" | "datagen" | "postgres" | "mysql" => connector.as_str(),
+                "kafka" | "nexmark" | "datagen" | "postgres" | "mysql" | "webhook" => connector.as_str(),
                 "postgres-cdc" => "postgres",
                 "mysql-cdc" => "mysql",
                 other => return Err(Error::unsupported(format!("connector \"{other}\""))),
