@@ -189,13 +189,20 @@ impl From<datafusion::error::DataFusionError> for Error {
                 Error::new(SqlState::INVALID_OFFSET, "OFFSET must not be negative")
             }
             D::Plan(m) | D::Configuration(m) => Error::new(SqlState::SYNTAX_ERROR, m),
+            // DataFusion's series, of numbers and of times.
+            D::Execution(m) if m.starts_with("step can't be 0") || m.starts_with("Interval argument to") => {
+                Error::new(SqlState::INVALID_PARAMETER_VALUE, "step size cannot equal zero")
+            }
             D::Execution(m) => Error::new(SqlState::DATA_EXCEPTION, m),
             D::IoError(e) => e.into(),
             D::ResourcesExhausted(m) => Error::new(SqlState::OUT_OF_MEMORY, m),
             D::Context(_, inner) | D::Diagnostic(_, inner) => (*inner).into(),
             D::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
                 Ok(inner) => inner.into(),
-                Err(shared) => Error::new(SqlState::DATA_EXCEPTION, shared.strip_backtrace()),
+                Err(shared) => match shared.as_ref() {
+                    D::Execution(m) => D::Execution(m.clone()).into(),
+                    other => Error::new(SqlState::DATA_EXCEPTION, other.strip_backtrace()),
+                },
             },
             D::External(e) => match e.downcast::<Error>() {
                 Ok(e) => *e,

@@ -87,6 +87,57 @@ const DEFINITIONS: &[Definition] = &[
     setting("transaction_read_only", "off", Kind::Bool, "Whether this transaction only reads."),
 ];
 
+/// Settings of other streaming databases that say how work is done and when it is seen, never what the answers are.
+/// Here they may be set, so that scripts run, and change nothing.
+const FOREIGN: &[&str] = &[
+    "auto_route_catalog_queries",
+    "auto_route_introspection_queries",
+    "backfill_rate_limit",
+    "background_ddl",
+    "batch_enable_distributed_dml",
+    "batch_enable_lookup_join",
+    "batch_enable_sort_agg",
+    "batch_parallelism",
+    "cluster",
+    "cluster_replica",
+    "create_compaction_group_for_mv",
+    "current_object_missing_warnings",
+    "dml_rate_limit",
+    "emit_introspection_query_notice",
+    "emit_plan_insights_notice",
+    "emit_timestamp_notice",
+    "enable_join_ordering",
+    "enable_share_plan",
+    "enable_two_phase_agg",
+    "force_two_phase_agg",
+    "implicit_flush",
+    "query_mode",
+    "real_time_recency",
+    "real_time_recency_timeout",
+    "rw_streaming_over_window_cache_policy",
+    "sink_decouple",
+    "sink_rate_limit",
+    "source_rate_limit",
+    "streaming_enable_bushy_join",
+    "streaming_enable_delta_join",
+    "streaming_over_window_cache_policy",
+    "streaming_parallelism",
+    "streaming_parallelism_for_index",
+    "streaming_parallelism_for_materialized_view",
+    "streaming_parallelism_for_sink",
+    "streaming_parallelism_for_source",
+    "streaming_parallelism_for_table",
+    "streaming_use_arrangement_backfill",
+    "streaming_use_snapshot_backfill",
+    "visibility_mode",
+    "welcome_message",
+];
+
+/// Whether a setting is another database's, and changes nothing.
+pub(crate) fn is_foreign(name: &str) -> bool {
+    FOREIGN.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 const LEVELS: &[&str] =
     &["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"];
 
@@ -263,7 +314,7 @@ impl Settings {
         let key = name.to_ascii_lowercase();
         match definition(&key) {
             Some(_) => Ok(key),
-            None if key.contains('.') => Ok(key),
+            None if key.contains('.') || is_foreign(&key) => Ok(key),
             None => Err(unknown(name)),
         }
     }

@@ -306,6 +306,9 @@ const NO_ARGUMENTS: &[(&str, Returns, Body)] = &[
     ("getdatabaseencoding", Returns::Text, |_, _| Ok(Answer::Text("UTF8".into()))),
     ("pg_my_temp_schema", Returns::Oid, |_, _| Ok(Answer::Int(0))),
     ("pg_is_in_recovery", Returns::Bool, no),
+    // What is written now is in the tick after the newest one.
+    ("txid_current", Returns::Int, next_tick),
+    ("pg_current_xact_id", Returns::Int, next_tick),
 ];
 
 /// Casts to and from the oid aliases, which the rewrite of a query puts in the place of `::regclass` and its like.
@@ -320,6 +323,10 @@ pub const REGTYPE_OUT: &str = "regtypeout";
 pub const REGNAMESPACE_IN: &str = "regnamespacein";
 /// The name of a schema.
 pub const REGNAMESPACE_OUT: &str = "regnamespaceout";
+
+fn next_tick(cx: &Context, _: &Row<'_>) -> Result<Answer, Error> {
+    Ok(Answer::Int(i64::try_from(cx.tick).unwrap_or(i64::MAX).saturating_add(1)))
+}
 
 fn yes(_: &Context, row: &Row<'_>) -> Result<Answer, Error> {
     Ok(if row.text(0).is_some() { Answer::Bool(true) } else { Answer::Null })

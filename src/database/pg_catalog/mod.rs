@@ -46,6 +46,8 @@ pub struct Context {
     pub settings: Vec<(String, String, String)>,
     /// The relations of schema `tidemill`.
     pub system: Vec<(String, SchemaRef)>,
+    /// The newest tick.
+    pub tick: u64,
     /// What `set_config` was called for: name, value, whether only until the block ends.
     pub assigned: Mutex<Vec<(String, String, bool)>>,
 }
@@ -237,6 +239,7 @@ mod tests {
             user: "me".into(),
             database: "shop".into(),
             settings: vec![("a".into(), "b".into(), "c".into())],
+            tick: 1,
             assigned: Mutex::default(),
             system: vec![("sinks".into(), Arc::new(Schema::empty()))],
         });

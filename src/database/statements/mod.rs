@@ -20,7 +20,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::database::statements::plan::{KeptPlan, Plan};
 use crate::database::transaction::Transaction;
-use crate::database::{Notice, Outcome, Session};
+use crate::database::{Notice, Outcome, Session, settings};
 use crate::error::{Error, Result};
 use crate::sql::ast::{Copy, CopyWhat, Discard, Parsed, Set, Statement};
 
@@ -144,6 +144,9 @@ impl Session {
                         .push(Notice::warning("25P01", "SET LOCAL can only be used in transaction blocks"));
                 }
                 self.settings.set(name, value.as_deref(), *local)?;
+                if settings::is_foreign(name) {
+                    notices.push(Notice::new(format!("setting \"{name}\" changes nothing here")));
+                }
                 if *local && !in_block {
                     // What lasts to the end of the transaction is over with the statement.
                     self.settings.end(true);

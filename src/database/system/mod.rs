@@ -76,13 +76,15 @@ impl Database {
 impl SystemRelations {
     fn context(&self) -> &Arc<pg_catalog::Context> {
         self.context.get_or_init(|| {
-            let catalog = self.database.upgrade().map(|d| Catalog::clone(&d.catalog()));
+            let database = self.database.upgrade();
+            let catalog = database.as_ref().map(|d| Catalog::clone(&d.catalog()));
             Arc::new(pg_catalog::Context {
                 catalog: catalog.unwrap_or_default(),
                 user: self.user.clone(),
                 database: self.name.clone(),
                 settings: self.settings.clone(),
                 system: definitions().map(|d| (d.name.to_string(), cells::schema(d.columns))).collect(),
+                tick: database.map_or(0, |d| d.engine.tick()),
                 assigned: Mutex::default(),
             })
         })

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 use super::define::{Arg, Call, Definition, Gives};
 use crate::error::{Error, Result, SqlState};
 
-use Arg::{ElementOf, Int4, Like, List};
+use Arg::{Beside, ElementOf, Int4, Like, List, ListBeside};
 
 const fn function(
     name: &'static str,
@@ -27,12 +27,24 @@ const fn function(
 const CONTAINS: Definition = function("array_contains", &[&[List, Like(0)]], Gives::Bool, contains);
 const OVERLAPS: Definition = function("array_overlaps", &[&[List, Like(0)]], Gives::Bool, overlaps);
 
-const DEFINITIONS: [Definition; 11] = [
+const APPEND: Definition =
+    function("array_append", &[&[ListBeside(1), Beside(0)]], Gives::Plain(0), |call| {
+        with_element(call, call.array(0)?, call.array(1)?, false)
+    });
+const PREPEND: Definition =
+    function("array_prepend", &[&[Beside(1), ListBeside(0)]], Gives::Plain(1), |call| {
+        with_element(call, call.array(1)?, call.array(0)?, true)
+    });
+
+const DEFINITIONS: [Definition; 14] = [
     function("array_position", &[&[List, ElementOf(0)], &[List, ElementOf(0), Int4]], Gives::Int4, position),
     function("array_positions", &[&[List, ElementOf(0)]], Gives::Int4Array, positions),
     function("array_remove", &[&[List, ElementOf(0)]], Gives::Plain(0), remove),
     function("array_replace", &[&[List, ElementOf(0), ElementOf(0)]], Gives::Plain(0), replace),
     function("trim_array", &[&[List, Int4]], Gives::Plain(0), trim),
+    APPEND,
+    PREPEND,
+    function("bucket_of", &[&[Beside(1), ListBeside(0)]], Gives::Int4, bucket),
     function("array_fill", &[&[Arg::Any, List]], Gives::ArrayOf(0), fill),
     function("array_dims", &[&[List]], Gives::Text, |call| {
         let lists = call.list(0)?;
@@ -78,6 +90,16 @@ pub(super) fn contains_all(whole: Expr, part: Expr) -> Expr {
 /// `a && b`
 pub(super) fn have_common(a: Expr, b: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(OVERLAPS.udf(), vec![a, b]))
+}
+
+/// `list || element`
+pub(super) fn appended(list: Expr, element: Expr) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(APPEND.udf(), vec![list, element]))
+}
+
+/// `element || list`
+pub(super) fn prepended(element: Expr, list: Expr) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(PREPEND.udf(), vec![element, list]))
 }
 
 /// The elements of a batch's lists in a form whose bytes are equal when the elements are.
@@ -247,6 +269,51 @@ fn replace(call: &Call<'_>) -> Result<ArrayRef> {
                 .map(|i| (if lists.rows.row(i) == wanted.row(row) { old + row } else { i }) as u32),
         );
         Ok(())
+    })
+}
+
+/// Lists with one more element; of NULL it is the only one.
+fn with_element(call: &Call<'_>, lists: &ArrayRef, elements: &ArrayRef, first: bool) -> Result<ArrayRef> {
+    let DataType::List(item) = call.gives.data_type() else {
+        return Err(Error::internal(format!("{} gives no list", call.name)));
+    };
+    let lists = arrow::array::AsArray::as_list::<i32>(lists);
+    let values = arrow::compute::cast(lists.values(), item.data_type())?;
+    let elements = arrow::compute::cast(elements, item.data_type())?;
+    let all = concat(&[values.as_ref(), elements.as_ref()])?;
+    let (mut indices, mut lengths) = (Vec::new(), Vec::with_capacity(call.rows));
+    let offsets = lists.value_offsets();
+    for row in 0..call.rows {
+        let before = indices.len();
+        // An index of a batch fits by far.
+        let new = (values.len() + row) as u32;
+        indices.extend(first.then_some(new));
+        if lists.is_valid(row) {
+            indices.extend((offsets[row]..offsets[row + 1]).map(|i| i as u32));
+        }
+        indices.extend((!first).then_some(new));
+        lengths.push(indices.len() - before);
+    }
+    let taken = take(&all, &arrow::array::UInt32Array::from(indices), None)?;
+    Ok(Arc::new(ListArray::try_new(Arc::clone(item), OffsetBuffer::from_lengths(lengths), taken, None)?))
+}
+
+/// How many of the lower bounds in a list a value has reached.
+fn bucket(call: &Call<'_>) -> Result<ArrayRef> {
+    let (operands, bounds) = (call.array(0)?, call.list(1)?);
+    let mut rows = comparable(&[bounds.values(), operands])?.into_iter();
+    let (Some(limits), Some(values)) = (rows.next(), rows.next()) else {
+        return Err(Error::internal("two columns became fewer"));
+    };
+    call.values::<Int32Type>(|row| {
+        let offsets = bounds.value_offsets();
+        let (from, to) = (offsets[row] as usize, offsets[row + 1] as usize);
+        if (from..to).any(|i| bounds.values().is_null(i)) {
+            return Err(Error::new(SqlState("22004"), "thresholds array must not contain NULLs"));
+        }
+        let places: Vec<usize> = (from..to).collect();
+        // A list has less than 2³¹ elements.
+        Ok(Some(places.partition_point(|i| limits.row(*i) <= values.row(row)) as i32))
     })
 }
 

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::define::only_value;
 use crate::error::{Error, SqlState};
 use crate::types::{SqlType, TextBuilder, is_string, parse_text, write_text};
 
@@ -67,7 +68,7 @@ pub fn literal(value: &ScalarValue, to: &FieldRef) -> Result<Option<Expr>> {
     } else {
         return Ok(None);
     };
-    let value = ScalarValue::try_from_array(&array, 0)?;
+    let value = only_value(&array)?;
     Ok(Some(Expr::Literal(value, FieldMetadata::new_from_field_opt(to))))
 }
 
@@ -153,7 +154,7 @@ impl ScalarUDFImpl for Cast {
             }
             Some(ColumnarValue::Scalar(value)) => {
                 let array = convert(value.to_array()?.as_ref(), &from, &self.to, self.mode)?;
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+                Ok(ColumnarValue::Scalar(only_value(&array)?))
             }
             None => Err(Error::internal("cast without an argument").into()),
         }

@@ -14,7 +14,7 @@ use super::define::{Arg, Call, Definition, Gives};
 use crate::error::{Error, Result, SqlState};
 use crate::types::Document;
 
-use Arg::{Any, Float8, List};
+use Arg::{Any, Float8, List, Text};
 
 const fn finisher(
     name: &'static str,
@@ -25,13 +25,15 @@ const fn finisher(
     Definition { name, forms, variadic: false, gives, evaluate }
 }
 
-const DEFINITIONS: [Definition; 9] = [
+const DEFINITIONS: [Definition; 11] = [
     finisher("json_of_items", &[&[List]], Gives::Json, items),
     finisher("jsonb_of_items", &[&[List]], Gives::Jsonb, items),
     finisher("json_member", &[&[Any, Any]], Gives::Text, |call| member(call, false)),
     finisher("jsonb_member", &[&[Any, Any]], Gives::Text, |call| member(call, true)),
     finisher("json_of_members", &[&[List]], Gives::Json, |call| members(call, false)),
     finisher("jsonb_of_members", &[&[List]], Gives::Jsonb, |call| members(call, true)),
+    finisher("text_behind", &[&[Text, Text]], Gives::Text, text_behind),
+    finisher("text_of_pieces", &[&[List]], Gives::Text, text_of_pieces),
     finisher("percentile_of", &[&[List, Float8]], Gives::Float8, interpolated),
     finisher("percentile_element", &[&[List, Float8]], Gives::ElementOf(0), discrete),
     finisher("most_frequent", &[&[List]], Gives::ElementOf(0), mode),
@@ -77,6 +79,34 @@ fn members(call: &Call<'_>, jsonb: bool) -> Result<ArrayRef> {
             return crate::types::json::normalize(&format!("{{{}}}", texts.join(", "))).map(Some);
         }
         Ok(Some(format!("{{ {} }}", texts.join(", "))))
+    })
+}
+
+/// A text with the delimiter that it has when it is not the first: the delimiter's length, a colon, both.
+fn text_behind(call: &Call<'_>) -> Result<ArrayRef> {
+    let (texts, delimiters) = (call.text(0)?, call.text(1)?);
+    call.texts_of(|row| {
+        let delimiter = if delimiters.is_null(row) { "" } else { delimiters.value(row) };
+        let text = texts.is_valid(row).then(|| texts.value(row));
+        Ok(text.map(|text| format!("{}:{delimiter}{text}", delimiter.len())))
+    })
+}
+
+/// The texts of [`text_behind`] in a row, without the first delimiter; NULL of none.
+fn text_of_pieces(call: &Call<'_>) -> Result<ArrayRef> {
+    let lists = call.list(0)?;
+    call.texts(|row| {
+        let mut joined: Option<String> = None;
+        for piece in super::define::texts_at(lists, row)?.iter().flatten() {
+            let parts = piece.split_once(':').and_then(|(length, rest)| Some((length.parse().ok()?, rest)));
+            let (length, rest): (usize, &str) =
+                parts.ok_or_else(|| Error::internal("a text without its delimiter"))?;
+            match &mut joined {
+                Some(joined) => joined.push_str(rest),
+                first => *first = Some(rest[length..].to_string()),
+            }
+        }
+        Ok(joined)
     })
 }
 

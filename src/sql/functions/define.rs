@@ -8,10 +8,11 @@ use arrow::array::{
     Int64Array, ListArray, ListBuilder, PrimitiveArray, StringViewArray, StringViewBuilder,
 };
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, FieldRef, Float64Type, Int32Type, Int64Type, IntervalUnit,
+    ArrowPrimitiveType, DataType, Field, FieldRef, Float64Type, Int32Type, Int64Type, IntervalUnit,
     TimestampMicrosecondType,
 };
 use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
@@ -44,6 +45,25 @@ pub(super) enum Arg {
     Like(usize),
     /// The type of the elements of the argument with this number.
     ElementOf(usize),
+    /// A value of a type in common with the elements of the argument with this number.
+    Beside(usize),
+    /// A list whose elements have a type in common with the argument with this number.
+    ListBeside(usize),
+}
+
+/// The type that a list's elements and a value beside them have in common; what has none yet takes the other's.
+fn beside(list: &DataType, value: &DataType) -> Option<DataType> {
+    let element = match list {
+        DataType::List(item) => item.data_type(),
+        DataType::Null => value,
+        _ => return None,
+    };
+    match (element, value) {
+        (element, value) if element == value => Some(element.clone()),
+        (element, value) if value.is_null() || is_string(value) => Some(element.clone()),
+        (element, value) if element.is_null() => Some(value.clone()),
+        (element, value) => comparison_coercion(element, value),
+    }
 }
 
 impl Arg {
@@ -85,6 +105,14 @@ impl Arg {
             Arg::Any => Some(given.clone()),
             Arg::List => matches!(given, DataType::List(_)).then(|| given.clone()),
             Arg::Like(i) => all.get(i).cloned(),
+            Arg::Beside(i) => beside(all.get(i)?, given),
+            Arg::ListBeside(i) => {
+                let common = beside(given, all.get(i)?)?;
+                match given {
+                    DataType::List(item) if *item.data_type() == common => Some(given.clone()),
+                    _ => Some(DataType::List(Arc::new(Field::new_list_field(common, true)))),
+                }
+            }
             Arg::ElementOf(i) => match all.get(i)? {
                 DataType::List(item) => Some(item.data_type().clone()),
                 _ => None,
@@ -323,6 +351,14 @@ impl Call<'_> {
     }
 }
 
+/// The value of an array of one; a list keeps what its field says of its elements.
+pub(super) fn only_value(array: &ArrayRef) -> Result<ScalarValue> {
+    match array.as_list_opt::<i32>() {
+        Some(list) => Ok(ScalarValue::List(Arc::new(list.clone()))),
+        None => ScalarValue::try_from_array(array, 0),
+    }
+}
+
 /// The texts of one row's list.
 ///
 /// # Errors
@@ -407,11 +443,7 @@ impl ScalarUDFImpl for Defined {
             rows,
         })?;
         if scalar {
-            // A list keeps what its field says of its elements.
-            return Ok(ColumnarValue::Scalar(match result.as_list_opt::<i32>() {
-                Some(list) => ScalarValue::List(Arc::new(list.clone())),
-                None => ScalarValue::try_from_array(&result, 0)?,
-            }));
+            return Ok(ColumnarValue::Scalar(only_value(&result)?));
         }
         Ok(ColumnarValue::Array(result))
     }

@@ -128,6 +128,20 @@ fn change(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBin
             left => arrays::have_common(left, expr.right),
         }));
     }
+    if expr.op == B::StringConcat {
+        let (left, right) = (expr.left.get_type(schema)?, expr.right.get_type(schema)?);
+        // Literals and NULLs are what the other side is.
+        let element = |t: &DataType| !matches!(t, DataType::List(_)) && !t.is_null() && !is_string(t);
+        match (&left, &right) {
+            (DataType::List(item), other) if element(other) && !item.data_type().is_nested() => {
+                return Ok(PlannerResult::Planned(arrays::appended(expr.left, expr.right)));
+            }
+            (other, DataType::List(item)) if element(other) && !item.data_type().is_nested() => {
+                return Ok(PlannerResult::Planned(arrays::prepended(expr.left, expr.right)));
+            }
+            _ => {}
+        }
+    }
     let jsonb = |e: &Expr| {
         Ok::<_, datafusion::error::DataFusionError>(SqlType::of(&e.to_field(schema)?.1) == SqlType::Jsonb)
     };

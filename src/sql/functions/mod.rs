@@ -18,6 +18,8 @@ mod math;
 mod numbers;
 mod one_type;
 pub mod operators;
+pub mod patterns;
+pub mod precision;
 pub mod quantified;
 pub mod regexp;
 mod rounding;
@@ -87,6 +89,8 @@ impl Functions {
             .chain(json_path::functions())
             .chain(collected::functions())
             .chain([format::function(), to_number::function()])
+            .chain(patterns::functions())
+            .chain(precision::functions())
             .chain(regexp::functions())
             .chain(rounding::functions())
             .chain(numbers::functions())

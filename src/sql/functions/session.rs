@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::sql::plan::SessionInfo;
-use crate::types::SqlType;
+use crate::types::{Moment, SqlType};
 use crate::world;
 
 /// The functions that know nothing of a session.
@@ -22,7 +22,8 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(Now::new("transaction_timestamp", SqlType::Timestamptz))),
         Arc::new(ScalarUDF::new_from_impl(Now::new("statement_timestamp", SqlType::Timestamptz))),
         Arc::new(ScalarUDF::new_from_impl(Now::new("localtimestamp", SqlType::Timestamp))),
-        Arc::new(ScalarUDF::new_from_impl(ClockTimestamp::default())),
+        Arc::new(ScalarUDF::new_from_impl(Clock::new("clock_timestamp", SqlType::Timestamptz))),
+        Arc::new(ScalarUDF::new_from_impl(Clock::new("timeofday", SqlType::Text))),
         Arc::new(ScalarUDF::new_from_impl(RandomUuid::default())),
         Arc::new(ScalarUDF::new_from_impl(TypeOf::default())),
     ]
@@ -120,21 +121,23 @@ impl ScalarUDFImpl for Now {
     }
 }
 
-/// The time as it passes.
+/// The time as it passes, as a value or as text.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct ClockTimestamp {
+struct Clock {
+    name: &'static str,
+    sql_type: SqlType,
     signature: Signature,
 }
 
-impl Default for ClockTimestamp {
-    fn default() -> Self {
-        ClockTimestamp { signature: Signature::nullary(Volatility::Volatile) }
+impl Clock {
+    fn new(name: &'static str, sql_type: SqlType) -> Self {
+        Clock { name, sql_type, signature: Signature::nullary(Volatility::Volatile) }
     }
 }
 
-impl ScalarUDFImpl for ClockTimestamp {
+impl ScalarUDFImpl for Clock {
     fn name(&self) -> &str {
-        "clock_timestamp"
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -142,13 +145,30 @@ impl ScalarUDFImpl for ClockTimestamp {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(SqlType::Timestamptz.arrow())
+        Ok(self.sql_type.arrow())
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let value = ScalarValue::TimestampMicrosecond(Some(world::now_micros()), Some("+00:00".into()));
-        Ok(ColumnarValue::Scalar(value))
+        let now = world::now_micros();
+        Ok(ColumnarValue::Scalar(match self.sql_type {
+            SqlType::Text => ScalarValue::Utf8View(Some(time_of_day(now))),
+            _ => ScalarValue::TimestampMicrosecond(Some(now), Some("+00:00".into())),
+        }))
     }
+}
+
+/// `Wed Nov 25 21:43:51.123456 2026 UTC`
+fn time_of_day(micros: i64) -> String {
+    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let at = Moment::of(micros);
+    // Weekdays are 0 to 6, months 1 to 12.
+    let (day, month) = (DAYS[at.weekday as usize % 7], MONTHS[(at.month as usize + 11) % 12]);
+    format!(
+        "{day} {month} {:02} {:02}:{:02}:{:02}.{:06} {} UTC",
+        at.day, at.hour, at.minute, at.second, at.micros, at.year
+    )
 }
 
 /// A new UUID for every row.
@@ -213,13 +233,17 @@ impl ScalarUDFImpl for TypeOf {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let name = args.arg_fields.first().map(|f| match SqlType::of(f) {
-            // pg_typeof never tells a modifier.
-            SqlType::Numeric(_) => "numeric".to_string(),
-            SqlType::Varchar(_) => "character varying".to_string(),
-            SqlType::Char(_) => "character".to_string(),
-            other => other.to_string(),
-        });
+        // A modifier is never told.
+        fn plain(sql_type: SqlType) -> String {
+            match sql_type {
+                SqlType::Numeric(_) => "numeric".to_string(),
+                SqlType::Varchar(_) => "character varying".to_string(),
+                SqlType::Char(_) => "character".to_string(),
+                SqlType::Array(item) => format!("{}[]", plain(*item).trim_end_matches("[]")),
+                other => other.to_string(),
+            }
+        }
+        let name = args.arg_fields.first().map(|f| plain(SqlType::of(f)));
         Ok(ColumnarValue::Scalar(ScalarValue::Utf8View(name)))
     }
 }

@@ -11,10 +11,10 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::define::{Arg, Call, Definition, Gives};
 use crate::error::{Error, Result, SqlState};
-use crate::names::{quote, quote_literal};
+use crate::names::{fold_str, quote, quote_literal};
 use crate::types::{parse_bytea, write_text};
 
-use Arg::{Any, Bytea, Int4, Int8, Text};
+use Arg::{Any, Bool, Bytea, Int4, Int8, Text};
 
 const fn text(
     name: &'static str,
@@ -24,7 +24,7 @@ const fn text(
     Definition { name, forms, variadic: false, gives: Gives::Text, evaluate }
 }
 
-const DEFINITIONS: [Definition; 17] = [
+const DEFINITIONS: [Definition; 19] = [
     text("upper", &[&[Text]], |call| in_case(call, u8::is_ascii_lowercase, str::make_ascii_uppercase, upper)),
     text("lower", &[&[Text]], |call| in_case(call, u8::is_ascii_uppercase, str::make_ascii_lowercase, lower)),
     text("initcap", &[&[Text]], |call| cased(call, |c, first| if first { upper(c) } else { lower(c) })),
@@ -51,6 +51,24 @@ const DEFINITIONS: [Definition; 17] = [
         call.texts(|row| Ok(Some(quote(names.value(row)))))
     }),
     text("to_hex", &[&[Any]], to_hex),
+    text("unistr", &[&[Text]], |call| {
+        let texts = call.text(0)?;
+        call.texts(|row| unescaped(texts.value(row)).map(Some))
+    }),
+    Definition {
+        name: "parse_ident",
+        forms: &[&[Text], &[Text, Bool]],
+        variadic: false,
+        gives: Gives::TextArray,
+        evaluate: |call| {
+            let texts = call.text(0)?;
+            let strict = if call.arrays.len() > 1 { Some(call.bool(1)?) } else { None };
+            call.text_lists(|row| {
+                let parts = identifiers(texts.value(row), strict.is_none_or(|s| s.value(row)))?;
+                Ok(Some(parts.into_iter().map(Some).collect()))
+            })
+        },
+    },
     text("encode", &[&[Bytea, Text]], encode),
     Definition {
         name: "decode",
@@ -285,6 +303,94 @@ fn quoted(call: &Call<'_>, null: Option<&str>) -> Result<ArrayRef> {
             None => null.map(str::to_string),
         })
     })
+}
+
+/// Text with `\\0041`, `\\+000041`, `\\u0041` and `\\U00000041` as the characters that they name.
+fn unescaped(text: &str) -> Result<String> {
+    let invalid = || {
+        Error::new(SqlState("42601"), "invalid Unicode escape")
+            .with_hint("Unicode escapes must be \\XXXX, \\+XXXXXX, \\uXXXX, or \\UXXXXXXXX.")
+    };
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('\\') {
+            out.push('\\');
+            rest = after;
+            continue;
+        }
+        let (start, digits) = match rest.as_bytes().first() {
+            Some(b'+') => (1, 6),
+            Some(b'u') => (1, 4),
+            Some(b'U') => (1, 8),
+            _ => (0, 4),
+        };
+        let hex = rest.get(start..start + digits).ok_or_else(invalid)?;
+        if !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(invalid());
+        }
+        let code = u32::from_str_radix(hex, 16).map_err(|_| invalid())?;
+        out.push(
+            char::from_u32(code)
+                .ok_or_else(|| Error::new(SqlState::INVALID_PARAMETER_VALUE, "invalid Unicode code point"))?,
+        );
+        rest = &rest[start + digits..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// The parts of a qualified name; what follows the last one is passed over unless `strict`.
+fn identifiers(text: &str, strict: bool) -> Result<Vec<String>> {
+    let invalid = || {
+        Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("string is not a valid identifier: \"{text}\""))
+    };
+    let mut parts = Vec::new();
+    let mut rest = text.trim_start();
+    loop {
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let mut name = String::new();
+            let mut after = quoted;
+            loop {
+                let end = after
+                    .find('"')
+                    .ok_or_else(|| invalid().with_detail("String has unclosed double quotes."))?;
+                name.push_str(&after[..end]);
+                after = &after[end + 1..];
+                match after.strip_prefix('"') {
+                    Some(more) => {
+                        name.push('"');
+                        after = more;
+                    }
+                    None => break,
+                }
+            }
+            if name.is_empty() {
+                return Err(invalid().with_detail("Quoted identifier must not be empty."));
+            }
+            parts.push(name);
+            rest = after;
+        } else {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii();
+            let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+            if end == 0 || rest.starts_with(|c: char| c.is_ascii_digit() || c == '$') {
+                return Err(match parts.is_empty() {
+                    true => invalid(),
+                    false => invalid().with_detail("No valid identifier after \".\"."),
+                });
+            }
+            parts.push(fold_str(&rest[..end]));
+            rest = &rest[end..];
+        }
+        rest = rest.trim_start();
+        match rest.strip_prefix('.') {
+            Some(after) => rest = after.trim_start(),
+            None if rest.is_empty() || !strict => return Ok(parts),
+            None => return Err(invalid()),
+        }
+    }
 }
 
 fn to_hex(call: &Call<'_>) -> Result<ArrayRef> {

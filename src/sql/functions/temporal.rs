@@ -18,6 +18,12 @@ use crate::types::{Moment, SqlType};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
+/// The Julian day of 1970-01-01.
+const EPOCH_JULIAN: i64 = 2_440_588;
+
+/// Decimal places of a Julian date with its time of day.
+const JULIAN_SCALE: i8 = 20;
+
 /// `date_part` and `age`, for calls by name.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
@@ -77,6 +83,7 @@ enum Field {
     Milliseconds,
     Microseconds,
     Epoch,
+    Julian,
     Timezone,
 }
 
@@ -101,6 +108,7 @@ impl Field {
             "millisecond" | "m" => Field::Milliseconds,
             "microsecond" | "u" => Field::Microseconds,
             "epoch" => Field::Epoch,
+            "julian" => Field::Julian,
             "timezone" => Field::Timezone,
             _ => {
                 return Err(Error::new(
@@ -156,6 +164,7 @@ fn ask_moment(field: Field, micros: i64) -> i64 {
             i64::from(at.second) * 1_000_000 + i64::from(at.micros)
         }
         Field::Epoch => micros,
+        Field::Julian => micros.div_euclid(DAY_MICROS) + EPOCH_JULIAN,
         Field::Timezone => 0,
     }
 }
@@ -262,8 +271,12 @@ impl ScalarUDFImpl for Part {
             _ => return Err(Error::unsupported("extract of a field that is no constant").into()),
         };
         let of_date = args.arg_fields.get(1).is_some_and(|f| f.data_type() == &DataType::Date32);
-        let scale = if of_date { 0 } else { field.scale() };
-        Ok(SqlType::Numeric(Some((20, scale))).field_ref(self.name, true))
+        let (precision, scale) = match field {
+            Field::Julian if !of_date => (38, JULIAN_SCALE),
+            _ if of_date => (20, 0),
+            _ => (20, field.scale()),
+        };
+        Ok(SqlType::Numeric(Some((precision, scale))).field_ref(self.name, true))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -303,7 +316,24 @@ impl ScalarUDFImpl for Part {
                 .map(|v| v.map(|v| ask_moment(field, v)))
                 .collect(),
         };
-        let result: ArrayRef = if self.exact {
+        let result: ArrayRef = if field == Field::Julian
+            && matches!(values.data_type(), DataType::Timestamp(..))
+        {
+            let moments = values.as_primitive::<TimestampMicrosecondType>().iter();
+            let (day, unit) = (i128::from(DAY_MICROS), 10i128.pow(u32::from(JULIAN_SCALE.unsigned_abs())));
+            let since = |micros: i64| i128::from(micros) + i128::from(EPOCH_JULIAN) * day;
+            match self.exact {
+                true => {
+                    let exact =
+                        |v: i128| v.div_euclid(day) * unit + (v.rem_euclid(day) * unit + day / 2) / day;
+                    let dates: Decimal128Array = moments.map(|v| v.map(|v| exact(since(v)))).collect();
+                    Arc::new(dates.with_data_type(args.return_field.data_type().clone()))
+                }
+                false => Arc::new(
+                    moments.map(|v| v.map(|v| since(v) as f64 / day as f64)).collect::<Float64Array>(),
+                ),
+            }
+        } else if self.exact {
             let exact: Decimal128Array = answers.into_iter().map(|a| a.map(i128::from)).collect();
             Arc::new(exact.with_data_type(args.return_field.data_type().clone()))
         } else {

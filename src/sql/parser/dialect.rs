@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::operands;
 use super::windowed::{self, is_word};
 
 /// What is asked when nothing differs.
@@ -61,6 +62,11 @@ impl Dialect for TidemillDialect {
         use Keyword::{DISTINCT, FROM, IS, NOT};
         if windowed::is_partitioned(parser) {
             return Some(windowed::parse_partition(parser, expr));
+        }
+        if let Some(compared) =
+            operands::quantified(parser, expr).or_else(|| operands::like(parser, expr, precedence))
+        {
+            return Some(compared);
         }
         let negated = if parser.parse_keywords(&[IS, DISTINCT, FROM]) {
             false

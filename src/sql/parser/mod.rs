@@ -11,6 +11,7 @@ mod cursor;
 mod depth;
 mod dialect;
 mod objects;
+mod operands;
 mod options;
 mod session;
 mod source;

@@ -1,11 +1,11 @@
 //! What only the arguments of TUMBLE, HOP and SESSION have: `TABLE t`, and `t PARTITION BY k`.
 
-use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Ident};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::operands::call;
 
 /// The function that stands for a relation with a PARTITION BY in the tree; no query can call it.
 pub(crate) const PARTITIONED: &str = "\u{1}partitioned";
@@ -68,18 +68,5 @@ pub(super) fn parse_partition(parser: &mut Parser<'_>, relation: &Expr) -> Resul
         one => vec![one],
     };
     let args = std::iter::once(relation.clone()).chain(by);
-    Ok(Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::with_quote('"', PARTITIONED)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: args.map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect(),
-            clauses: vec![],
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    }))
+    Ok(call(Ident::with_quote('"', PARTITIONED), args))
 }

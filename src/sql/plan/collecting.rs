@@ -2,13 +2,13 @@
 //! `array_agg(to_jsonb(x) ORDER BY y)`, `mode() WITHIN GROUP (ORDER BY x)` one of `array_agg(x ORDER BY x)`.
 
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
-    OrderByExpr, OrderByKind, Query, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
-    TableWithJoins, Value,
+    BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr, TableAlias,
+    TableAliasColumnDef, TableFactor, TableWithJoins, Value, WindowType,
 };
 
-use super::naming;
-use super::rewrite::{call, cast};
+use super::rewrite::{binary, call, cast};
+use super::{hypothetical, naming};
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
@@ -56,12 +56,69 @@ pub(super) fn rewrite(function: &Function) -> Result<Option<Expr>> {
                 one => of(one),
             }
         }
+        "string_agg" if function.over.is_some() || !delimiter_is_literal(function) => {
+            let [value, delimiter] = arguments(function, &name)?;
+            let pieces = collected(function, call("text_behind", vec![value, delimiter]), None);
+            call("text_of_pieces", vec![pieces])
+        }
+        // The extremum of numbers can forget a row that leaves the frame.
+        "bool_and" | "every" | "bool_or" if function.over.as_ref().is_some_and(slides) => {
+            let [value] = arguments(function, &name)?;
+            let mut extremum = function.clone();
+            let number = parser::parse_expression("CASE WHEN a THEN 1 WHEN NOT a THEN 0 END")?;
+            extremum.name = ObjectName::from(vec![Ident::new(if name == "bool_or" { "max" } else { "min" })]);
+            if let FunctionArguments::List(list) = &mut extremum.args {
+                list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(of_value(number, &value)))];
+            }
+            Expr::Nested(Box::new(binary(
+                Expr::Function(extremum),
+                BinaryOperator::Eq,
+                Expr::Value(Value::Number("1".to_string(), false).into()),
+            )))
+        }
+        "rank" | "dense_rank" | "percent_rank" | "cume_dist" if !function.within_group.is_empty() => {
+            hypothetical::rank(function, &name)?
+        }
         _ => return Ok(None),
     }))
 }
 
-fn arguments<const N: usize>(function: &Function, name: &str) -> Result<[Expr; N]> {
-    let given: Vec<Expr> = match &function.args {
+/// The expression with the value in the place of its columns.
+fn of_value(mut expr: Expr, value: &Expr) -> Expr {
+    if let Expr::Case { conditions, .. } = &mut expr {
+        for case in conditions {
+            match &mut case.condition {
+                Expr::UnaryOp { expr, .. } => **expr = Expr::Nested(Box::new(value.clone())),
+                column => *column = value.clone(),
+            }
+        }
+    }
+    expr
+}
+
+/// Whether rows may leave the frame of a window; nothing is known of a named one.
+fn slides(over: &WindowType) -> bool {
+    match over {
+        WindowType::NamedWindow(_) => true,
+        WindowType::WindowSpec(spec) => spec.window_name.is_some() || spec.window_frame.is_some(),
+    }
+}
+
+fn delimiter_is_literal(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return true };
+    let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(delimiter))] = list.args.as_slice() else {
+        return true;
+    };
+    let mut delimiter = delimiter;
+    while let Expr::Nested(inner) | Expr::Cast { expr: inner, .. } = delimiter {
+        delimiter = inner;
+    }
+    matches!(delimiter, Expr::Value(_))
+}
+
+/// The arguments of a call that are expressions.
+pub(super) fn given_arguments(function: &Function) -> Vec<Expr> {
+    match &function.args {
         FunctionArguments::List(list) => list
             .args
             .iter()
@@ -71,8 +128,11 @@ fn arguments<const N: usize>(function: &Function, name: &str) -> Result<[Expr; N
             })
             .collect(),
         _ => Vec::new(),
-    };
-    given.try_into().map_err(|_| {
+    }
+}
+
+fn arguments<const N: usize>(function: &Function, name: &str) -> Result<[Expr; N]> {
+    given_arguments(function).try_into().map_err(|_: Vec<Expr>| {
         Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}() does not exist"))
             .with_hint("No aggregate of this name takes these arguments.")
     })

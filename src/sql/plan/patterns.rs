@@ -5,14 +5,15 @@ use datafusion::sql::sqlparser::ast::{
     ValueWithSpan,
 };
 
-use super::rewrite::binary;
-use crate::error::{Error, Result, SqlState};
+use super::rewrite::{binary, call};
+use crate::error::{Error, Result};
 use crate::names::fold;
+use crate::sql::functions::patterns::{backslashed, escape_character, regular};
 
 /// Rewrites a comparison with a pattern in place.
 ///
 /// # Errors
-/// 0A000 for escapes in patterns that are no literals; 22025 for escapes that are more than a character.
+/// 22025 for escapes that are more than a character.
 pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
     let rewritten = match expr {
         Expr::Like { negated, any, expr: text, pattern, escape_char }
@@ -20,7 +21,13 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
             if let Some(escape) = escape_char.take() {
                 let escape = escape_of(&escape)?;
                 if escape != Some('\\') {
-                    **pattern = literal(backslashed(&constant(pattern, "LIKE")?, escape)?);
+                    **pattern = match constant(pattern) {
+                        Some(constant) => literal(backslashed(&constant, escape)?),
+                        None => {
+                            let escape = literal(escape.map(String::from).unwrap_or_default());
+                            call("like_escape", vec![pattern.as_ref().clone(), escape])
+                        }
+                    };
                 }
             }
             let several = match several(pattern, std::mem::take(any)) {
@@ -46,9 +53,14 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
                 Some(escape) => escape_of(escape)?,
                 None => Some('\\'),
             };
-            let pattern = match pattern.as_ref() {
-                Expr::Value(ValueWithSpan { value: Value::Null, .. }) => Expr::Value(Value::Null.into()),
-                pattern => literal(regular(&constant(pattern, "SIMILAR TO")?, escape)?),
+            let pattern = match (pattern.as_ref(), constant(pattern)) {
+                (Expr::Value(ValueWithSpan { value: Value::Null, .. }), _) => Expr::Value(Value::Null.into()),
+                (_, Some(constant)) => literal(regular(&constant, escape)?),
+                (computed, None) if is_escaped(computed) => computed.clone(),
+                (computed, None) => {
+                    let escape = literal(escape.map(String::from).unwrap_or_default());
+                    call("similar_to_escape", vec![computed.clone(), escape])
+                }
             };
             let found = binary(text.as_ref().clone(), BinaryOperator::PGRegexMatch, pattern);
             let found = Expr::Nested(Box::new(found));
@@ -68,15 +80,22 @@ fn literal(text: String) -> Expr {
 }
 
 /// The text of a pattern that is a literal.
-fn constant(pattern: &Expr, operator: &str) -> Result<String> {
+fn constant(pattern: &Expr) -> Option<String> {
     match pattern {
         Expr::Value(ValueWithSpan {
             value: Value::SingleQuotedString(s) | Value::EscapedStringLiteral(s),
             ..
-        }) => Ok(s.clone()),
-        Expr::Nested(inner) => constant(inner, operator),
-        _ => Err(Error::unsupported(format!("{operator} with an escape, of a pattern that is no literal"))),
+        }) => Some(s.clone()),
+        Expr::Nested(inner) => constant(inner),
+        _ => None,
     }
+}
+
+/// Whether a pattern is what a function makes of it and its escape.
+fn is_escaped(pattern: &Expr) -> bool {
+    let Expr::Function(function) = pattern else { return false };
+    let [name] = function.name.0.as_slice() else { return false };
+    name.as_ident().is_some_and(|id| fold(id) == "similar_to_escape")
 }
 
 /// The escape character; `None`: there is none.
@@ -84,32 +103,7 @@ fn escape_of(escape: &ValueWithSpan) -> Result<Option<char>> {
     let Value::SingleQuotedString(text) = &escape.value else {
         return Err(Error::unsupported("an escape character that is no literal"));
     };
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (c, None) => Ok(c),
-        _ => Err(Error::new(SqlState("22025"), "invalid escape string")
-            .with_hint("Escape string must be empty or one character.")),
-    }
-}
-
-/// A pattern of LIKE with its escapes as backslashes.
-fn backslashed(pattern: &str, escape: Option<char>) -> Result<String> {
-    let mut out = String::with_capacity(pattern.len() + 4);
-    let mut chars = pattern.chars();
-    while let Some(c) = chars.next() {
-        if Some(c) == escape {
-            out.push('\\');
-            out.push(chars.next().ok_or_else(|| {
-                Error::new(SqlState("22025"), "LIKE pattern must not end with escape character")
-            })?);
-        } else {
-            if c == '\\' {
-                out.push('\\');
-            }
-            out.push(c);
-        }
-    }
-    Ok(out)
+    escape_character(text)
 }
 
 /// The patterns of `ANY (ARRAY[…])` or `ALL (ARRAY[…])`, and whether it is ALL.
@@ -136,59 +130,5 @@ fn several(pattern: &Expr, any: bool) -> Option<(Vec<Expr>, bool)> {
             matches!(name.as_str(), "all" | "any" | "some").then(|| Some((elements(arg)?, name == "all")))?
         }
         _ => None,
-    }
-}
-
-/// A pattern of SIMILAR TO as a regular expression over the whole text.
-fn regular(pattern: &str, escape: Option<char>) -> Result<String> {
-    let mut out = String::with_capacity(pattern.len() + 8);
-    out.push_str("^(?:");
-    let mut chars = pattern.chars();
-    let mut in_brackets = false;
-    while let Some(c) = chars.next() {
-        if Some(c) == escape {
-            let escaped =
-                chars.next().ok_or_else(|| Error::new(SqlState("22025"), "invalid escape sequence"))?;
-            if !escaped.is_alphanumeric() {
-                out.push('\\');
-            }
-            out.push(escaped);
-            continue;
-        }
-        match c {
-            '[' if !in_brackets => {
-                in_brackets = true;
-                out.push('[');
-            }
-            ']' if in_brackets => {
-                in_brackets = false;
-                out.push(']');
-            }
-            '\\' => out.push_str("\\\\"),
-            other if in_brackets => out.push(other),
-            '%' => out.push_str(".*"),
-            '_' => out.push('.'),
-            '(' => out.push_str("(?:"),
-            '.' | '^' | '$' => {
-                out.push('\\');
-                out.push(c);
-            }
-            other => out.push(other),
-        }
-    }
-    out.push_str(")$");
-    Ok(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_are_translated() {
-        assert_eq!(backslashed("a!_c\\", Some('!')).unwrap(), "a\\_c\\\\");
-        assert_eq!(backslashed("a!", Some('!')).unwrap_err().sqlstate.0, "22025");
-        assert_eq!(regular("a%(b|c)_.d", Some('\\')).unwrap(), "^(?:a.*(?:b|c).\\.d)$");
-        assert_eq!(regular("100!%[%_]", Some('!')).unwrap(), "^(?:100\\%[%_])$");
     }
 }

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     WindowType,
 };
 
-use super::literals::{interval_cast, keep_literal, type_number};
+use super::literals::{interval_cast, keep_literal, precise, type_number, whole_number};
 use super::{
     any_all, asof, casts, collecting, distinct, joins, named_windows, naming, patterns, rows, set_returning,
     spelled, values, windowed, windows,
@@ -58,7 +58,7 @@ pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
 }
 
 /// Functions whose result has the type of their arguments, so that a literal's type matters.
-const TYPED_BY_ARGUMENTS: [&str; 12] = [
+const TYPED_BY_ARGUMENTS: [&str; 15] = [
     "coalesce",
     "nullif",
     "greatest",
@@ -69,6 +69,9 @@ const TYPED_BY_ARGUMENTS: [&str; 12] = [
     "max",
     "avg",
     "array_agg",
+    "array_append",
+    "array_fill",
+    "array_prepend",
     "abs",
     "jsonb_build_array",
 ];
@@ -170,8 +173,10 @@ impl VisitorMut for Rewriter {
             }
             _ => {}
         }
-        set_returning::in_from(factor);
-        ControlFlow::Continue(())
+        match set_returning::in_from(factor) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => ControlFlow::Break(e),
+        }
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
@@ -195,12 +200,18 @@ impl VisitorMut for Rewriter {
 fn one_group(condition: &mut Expr) {
     let having = std::mem::replace(condition, Expr::Value(Value::Null.into()));
     let zero = Expr::Value(Value::Number("0".into(), false).into());
-    let mut rows = call("count", vec![]);
-    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut rows {
-        list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
-    }
-    let grouped = binary(rows, BinaryOperator::GtEq, zero);
+    let grouped = binary(count_rows(None), BinaryOperator::GtEq, zero);
     *condition = binary(Expr::Nested(Box::new(having)), BinaryOperator::And, grouped);
+}
+
+/// `count(*)` of the rows that fulfil a condition.
+pub(super) fn count_rows(condition: Option<Expr>) -> Expr {
+    let mut rows = call("count", vec![]);
+    if let Expr::Function(Function { args: FunctionArguments::List(list), filter, .. }) = &mut rows {
+        list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+        *filter = condition.map(Box::new);
+    }
+    rows
 }
 
 /// The offsets of a window's frame.
@@ -260,8 +271,10 @@ fn prepare_query(query: &mut Query) -> Result<()> {
     }
     match &mut query.limit_clause {
         Some(LimitClause::LimitOffset { limit, offset, .. }) => {
-            limit.iter_mut().for_each(keep_literal);
-            offset.iter_mut().for_each(|o| keep_literal(&mut o.value));
+            for count in limit.iter_mut().chain(offset.iter_mut().map(|o| &mut o.value)) {
+                whole_number(count)?;
+                keep_literal(count);
+            }
         }
         Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
             keep_literal(offset);
@@ -342,9 +355,12 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             *expr = call("make_array", std::mem::take(&mut array.elem));
             Ok(())
         }
-        Expr::InList { .. }
-        | Expr::InSubquery { .. }
-        | Expr::BinaryOp { op: BinaryOperator::Eq | BinaryOperator::NotEq, .. } => rows::compare(expr),
+        Expr::InList { .. } | Expr::InSubquery { .. } => rows::compare(expr),
+        Expr::BinaryOp { left, right, .. }
+            if rows::fields(left).is_some() && rows::fields(right).is_some() =>
+        {
+            rows::compare(expr)
+        }
         Expr::Function(function) if two_arguments(function, "mod").is_some() => {
             if let Some((left, right)) = two_arguments(function, "mod") {
                 *expr = Expr::Nested(Box::new(binary(left, BinaryOperator::Modulo, right)));
@@ -386,8 +402,17 @@ fn prepare_expr(expr: &mut Expr) -> Result<()> {
             *expr = call(&fold(id), vec![]);
             Ok(())
         }
-        Expr::Cast { expr, .. } => {
-            keep_literal(expr);
+        Expr::Cast { expr: value, data_type, kind: CastKind::Cast | CastKind::DoubleColon, .. } => {
+            match precise(value, data_type)? {
+                Some(other) => *expr = other,
+                None => keep_literal(value),
+            }
+            Ok(())
+        }
+        Expr::TypedString(typed) => {
+            if let Some(other) = precise(&Expr::Value(typed.value.clone()), &typed.data_type)? {
+                *expr = other;
+            }
             Ok(())
         }
         Expr::Substring { substring_from, substring_for, .. } => {
@@ -517,11 +542,18 @@ fn prepare_function(function: &mut Function) -> Result<()> {
         frame_offsets(spec).for_each(keep_literal);
     }
     let name = function.name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
-    if name == "generate_series"
+    if matches!(name.as_str(), "generate_series" | "series_array")
         && let FunctionArguments::List(list) = &mut function.args
-        && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(step))) = list.args.get_mut(2)
     {
-        interval_step(step);
+        let args: Option<Vec<&mut Expr>> = list
+            .args
+            .iter_mut()
+            .map(|arg| match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+                _ => None,
+            })
+            .collect();
+        args.into_iter().for_each(set_returning::series_literals);
     }
     if !TYPED_BY_ARGUMENTS.contains(&name.as_str())
         && let FunctionArguments::List(list) = &mut function.args
@@ -533,14 +565,6 @@ fn prepare_function(function: &mut Function) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The step of a series that is written as a string is an interval.
-pub(super) fn interval_step(step: &mut Expr) {
-    if matches!(step, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_))) {
-        let literal = std::mem::replace(step, Expr::Value(Value::Null.into()));
-        *step = cast(literal, DataType::Interval { fields: None, precision: None });
-    }
 }
 
 /// The operator that `OPERATOR(pg_catalog.~)` names.

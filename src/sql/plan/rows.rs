@@ -1,12 +1,14 @@
-//! Comparisons of rows, column by column: `(a, b) = (1, 2)`, `(a, b) IN ((1, 2), …)`, `(a, b) IN (SELECT …)`.
+//! Comparisons of rows, column by column: `(a, b) = (1, 2)`, `(a, b) < (1, 2)`, `(a, b) IN ((1, 2), …)`, `(a, b) IN (SELECT …)`.
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, Query, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
     TableWithJoins, UnaryOperator, Value,
 };
 
+use super::collecting::given_arguments;
 use super::naming;
 use crate::error::{Error, Result, SqlState};
+use crate::names::fold;
 use crate::sql::parser;
 
 /// Spells a comparison of rows out.
@@ -15,9 +17,19 @@ use crate::sql::parser;
 /// 42601 when the rows have another number of columns.
 pub(super) fn compare(expr: &mut Expr) -> Result<()> {
     let rewritten = match &*expr {
-        Expr::BinaryOp { left, op, right } => match (left.as_ref(), right.as_ref()) {
-            (Expr::Tuple(l), Expr::Tuple(r)) if l.len() == r.len() => {
-                equal(l, r).map(|e| if *op == BinaryOperator::NotEq { not(e) } else { e })
+        Expr::BinaryOp { left, op, right } => match (fields(left), fields(right)) {
+            (Some(l), Some(r)) if l.len() == r.len() => match op {
+                BinaryOperator::Eq => equal(&l, &r),
+                BinaryOperator::NotEq => equal(&l, &r).map(not),
+                BinaryOperator::Lt | BinaryOperator::LtEq => ordered(&l, &r, &BinaryOperator::Lt, op),
+                BinaryOperator::Gt | BinaryOperator::GtEq => ordered(&l, &r, &BinaryOperator::Gt, op),
+                _ => None,
+            },
+            (Some(_), Some(_)) if is_comparison(op) => {
+                return Err(Error::new(
+                    SqlState::SYNTAX_ERROR,
+                    "unequal number of entries in row expressions",
+                ));
             }
             _ => None,
         },
@@ -82,6 +94,36 @@ fn contains(row: &[Expr], subquery: &Query) -> Result<Expr> {
 fn equal(left: &[Expr], right: &[Expr]) -> Option<Expr> {
     let pairs = left.iter().zip(right).map(|(l, r)| binary(l.clone(), BinaryOperator::Eq, r.clone()));
     pairs.reduce(|a, b| binary(a, BinaryOperator::And, b)).map(nested)
+}
+
+/// The fields of a row as written: `(a, b)` or `ROW(a, b)`.
+pub(super) fn fields(expr: &Expr) -> Option<Vec<Expr>> {
+    match expr {
+        Expr::Tuple(fields) => Some(fields.clone()),
+        Expr::Function(function) => {
+            let [name] = function.name.0.as_slice() else { return None };
+            (fold(name.as_ident()?) == "row").then(|| given_arguments(function))
+        }
+        _ => None,
+    }
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+}
+
+/// `l < r` column by column: the first that differ decide, the last ones by `last`.
+fn ordered(left: &[Expr], right: &[Expr], strict: &BinaryOperator, last: &BinaryOperator) -> Option<Expr> {
+    let (l, r) = (left.first()?, right.first()?);
+    let compared = |op: &BinaryOperator| binary(l.clone(), op.clone(), r.clone());
+    Some(nested(match ordered(&left[1..], &right[1..], strict, last) {
+        None => compared(last),
+        Some(rest) => {
+            let tied = binary(compared(&BinaryOperator::Eq), BinaryOperator::And, rest);
+            binary(compared(strict), BinaryOperator::Or, nested(tied))
+        }
+    }))
 }
 
 fn nested(expr: Expr) -> Expr {

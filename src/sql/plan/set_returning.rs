@@ -6,11 +6,12 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, TableAlias,
-    TableAliasColumnDef, TableFactor, Value, Visit, Visitor,
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, TableAlias,
+    TableAliasColumnDef, TableFactor, TimezoneInfo, Value, Visit, Visitor,
 };
 
-use super::rewrite::call;
+use super::records;
+use super::rewrite::{call, cast};
 use crate::error::{Error, Result};
 use crate::names::fold;
 
@@ -87,7 +88,19 @@ pub(super) fn in_expression(function: &Function) -> Result<Option<Expr>> {
 }
 
 /// Rewrites a function in FROM to UNNEST, and names its columns.
-pub(super) fn in_from(factor: &mut TableFactor) {
+///
+/// # Errors
+/// 42601 for a record without a list of its columns.
+pub(super) fn in_from(factor: &mut TableFactor) -> Result<()> {
+    if let Some(records) = records::derived(factor)? {
+        *factor = records;
+        return Ok(());
+    }
+    unnested(factor);
+    Ok(())
+}
+
+fn unnested(factor: &mut TableFactor) {
     let (name, args, with_ordinality, alias) = match factor {
         TableFactor::Table { name, args: Some(args), with_ordinality, alias, .. } => {
             (name, arguments(&args.args), *with_ordinality, alias.take())
@@ -145,13 +158,43 @@ pub(super) fn in_from(factor: &mut TableFactor) {
     };
 }
 
-fn arguments(args: &[FunctionArg]) -> Vec<Expr> {
+pub(super) fn arguments(args: &[FunctionArg]) -> Vec<Expr> {
     args.iter()
         .map(|arg| match arg {
             FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => e.clone(),
             _ => Expr::Value(Value::Null.into()),
         })
         .collect()
+}
+
+/// Texts among the arguments of a series of times: the step is an interval, a bound has the type of the other one.
+pub(super) fn series_literals(mut args: Vec<&mut Expr>) {
+    let is_text =
+        |expr: &Expr| matches!(expr, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)));
+    let to_type = |expr: &mut Expr, data_type| {
+        let literal = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+        *expr = cast(literal, data_type);
+    };
+    let [start, stop, step] = args.as_mut_slice() else { return };
+    let written = |expr: &Expr| match expr {
+        Expr::Cast { data_type, .. } => Some(data_type.clone()),
+        Expr::TypedString(typed) => Some(typed.data_type.clone()),
+        _ => None,
+    };
+    match (written(start), written(stop)) {
+        (Some(data_type), _) if is_text(stop) => to_type(stop, data_type),
+        (_, Some(data_type)) if is_text(start) => to_type(start, data_type),
+        _ => {}
+    }
+    // Dates go on as moments.
+    for bound in [&mut **start, &mut **stop] {
+        if matches!(written(bound), Some(DataType::Date)) {
+            to_type(bound, DataType::Timestamp(None, TimezoneInfo::Tz));
+        }
+    }
+    if is_text(step) {
+        to_type(step, DataType::Interval { fields: None, precision: None });
+    }
 }
 
 /// The alias with a name for each column: as written, the function's own, or that of the whole.
@@ -180,7 +223,7 @@ fn named(function: &str, columns: &[&str], with_ordinality: bool, alias: Option<
 }
 
 /// Whether an argument depends on other relations.
-fn names_columns(expr: &Expr) -> bool {
+pub(super) fn names_columns(expr: &Expr) -> bool {
     struct Names;
     impl Visitor for Names {
         type Break = ();

@@ -1,7 +1,9 @@
 //! Functions that are written in ways of their own: `date('2024-01-01')`, `make_interval(days => 3)`, `trim(both from x)`.
 
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, TrimWhereField, Value,
+    Array, CaseWhen, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, TimezoneInfo, TrimWhereField, Value,
 };
 
 use super::rewrite::{call, cast};
@@ -34,9 +36,30 @@ const INTERVAL: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins"
 pub(super) fn rewrite(function: &Function) -> Option<Expr> {
     let [name] = function.name.0.as_slice() else { return None };
     let name = fold(name.as_ident()?);
-    let FunctionArguments::List(list) = &function.args else { return None };
+    let FunctionArguments::List(list) = &function.args else {
+        // It has no parentheses.
+        return (name == "localtime")
+            .then(|| cast(call("localtimestamp", vec![]), DataType::Time(None, TimezoneInfo::None)));
+    };
     match (name.as_str(), list.args.as_slice()) {
         ("make_interval", args) => interval(args),
+        // A numeric without a scale is shown without the zeros at its end.
+        ("trim_scale", [FunctionArg::Unnamed(FunctionArgExpr::Expr(value))]) => {
+            Some(cast(value.clone(), DataType::Numeric(ExactNumberInfo::None)))
+        }
+        ("lag" | "lead", [FunctionArg::Unnamed(FunctionArgExpr::Expr(value)), offset, ..])
+            if function.over.is_some() && is_null(offset) =>
+        {
+            Some(null_of(value))
+        }
+        (
+            "width_bucket",
+            [
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(value)),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(bounds)),
+            ],
+        ) => Some(call("bucket_of", vec![value.clone(), bounds.clone()])),
+        ("array_fill", [FunctionArg::Unnamed(FunctionArgExpr::Expr(value)), sizes]) => filled(value, sizes),
         (name, [FunctionArg::Unnamed(FunctionArgExpr::Expr(value))])
             if TYPES.contains(&name) && Functions::get().scalar(name).is_none() =>
         {
@@ -47,6 +70,37 @@ pub(super) fn rewrite(function: &Function) -> Option<Expr> {
         }
         _ => None,
     }
+}
+
+/// Whether an argument is a NULL as written, whatever its type.
+fn is_null(arg: &FunctionArg) -> bool {
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg else { return false };
+    let mut expr = expr;
+    while let Expr::Nested(inner) | Expr::Cast { expr: inner, .. } = expr {
+        expr = inner;
+    }
+    matches!(expr, Expr::Value(v) if v.value == Value::Null)
+}
+
+/// NULL with the type of a value.
+fn null_of(value: &Expr) -> Expr {
+    let never = CaseWhen { condition: Expr::Value(Value::Boolean(false).into()), result: value.clone() };
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![never],
+        else_result: None,
+    }
+}
+
+/// `array_fill` of several dimensions: arrays of arrays, the last dimension inside.
+fn filled(value: &Expr, sizes: &FunctionArg) -> Option<Expr> {
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(sizes))) = sizes else { return None };
+    let (outer, inner) = sizes.elem.split_first().filter(|(_, inner)| !inner.is_empty())?;
+    let array = |elem: Vec<Expr>| Expr::Array(Array { elem, named: true });
+    let within = call("array_fill", vec![value.clone(), array(inner.to_vec())]);
+    Some(call("array_fill", vec![within, array(vec![outer.clone()])]))
 }
 
 /// `make_interval` with every argument in its place; `None` when it is so already, or cannot be.

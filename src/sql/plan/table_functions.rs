@@ -74,8 +74,8 @@ fn calls(name: &str, mut args: Vec<Tree>) -> Vec<Call> {
         return args.into_iter().map(unnested).collect();
     }
     let rows = series::returns_rows(name);
-    if let ("generate_series", Some(step)) = (name, args.get_mut(2)) {
-        rewrite::interval_step(step);
+    if name == "generate_series" {
+        set_returning::series_literals(args.iter_mut().collect());
     }
     vec![Call { name: name.to_string(), expr: rewrite::call(name, args), rows }]
 }

@@ -11,6 +11,7 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::{Case, InList};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Between, Expr, ExprSchemable, LogicalPlan, Projection, Union};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::error::{Error, SqlState};
 use crate::sql::functions::cast;
@@ -28,6 +29,18 @@ impl ExprPlanner for UnknownOperands {
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         for side in [&mut expr.left, &mut expr.right] {
             *side = settled(std::mem::take(side), schema)?.data;
+        }
+        if expr.op == BinaryOperator::StringConcat {
+            // A literal beside an array is an array.
+            let sides = (expr.left.clone(), expr.right.clone());
+            for (literal, other) in [(&mut expr.left, &sides.1), (&mut expr.right, &sides.0)] {
+                if is_unknown(literal)
+                    && let other @ SqlType::Array(_) = SqlType::of(&other.to_field(schema)?.1)
+                    && let Some(typed) = typed(literal, &other)?
+                {
+                    *literal = typed;
+                }
+            }
         }
         Ok(PlannerResult::Original(expr))
     }
