@@ -70,8 +70,12 @@ fn webhook() {
 #[test]
 fn files() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let url = format!("file://{}", directory.path().display());
-    run("docs/connectors/files.md", |sql| sql.replace("file:///var/lib/warehouse", &url));
+    let path = directory.path().display().to_string();
+    let url = format!("file://{path}");
+    std::fs::write(directory.path().join("a.csv"), "id,city,weight\n1,Oslo,2.5\n").expect("written");
+    run("docs/connectors/files.md", |sql| {
+        sql.replace("file:///var/lib/warehouse", &url).replace("/var/spool/deliveries", &path)
+    });
 }
 
 #[test]

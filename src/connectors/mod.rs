@@ -58,6 +58,21 @@ pub struct BadRecord {
     pub position: String,
 }
 
+/// A file that was read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishedFile {
+    /// Its url.
+    pub path: String,
+    /// What tells its contents from others.
+    pub version: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Rows made of it.
+    pub rows: u64,
+    /// Records in it that became rows of `tidemill.errors`.
+    pub bad_records: u64,
+}
+
 /// What a source hands over at once; it becomes visible in one tick, with the position after it.
 #[derive(Clone, Debug, Default)]
 pub struct SourceBatch {
@@ -67,6 +82,8 @@ pub struct SourceBatch {
     pub bad: Vec<BadRecord>,
     /// The position to resume after this batch, by the source's own encoding; `None`: unchanged.
     pub position: Option<Vec<u8>>,
+    /// Files that end with this batch.
+    pub finished: Vec<FinishedFile>,
 }
 
 /// Where a source puts its batches. Waits while the engine is behind.
@@ -79,6 +96,10 @@ pub trait Feed: Send + Sync {
     fn submit_nowait(&self, batch: SourceBatch) -> Result<()>;
     /// The last position that survives a crash with all rows before it: what may be confirmed upstream.
     fn durable_position(&self) -> Option<Vec<u8>>;
+    /// Url and version of every file that some batch has ended with.
+    fn finished_files(&self) -> Result<Vec<(String, String)>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Counters a connector keeps true; shown in `tidemill.sources` and `tidemill.sinks`.

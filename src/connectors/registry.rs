@@ -91,7 +91,15 @@ const KINDS: &[Kind] = &[
     },
     Kind { name: "schema registry", validate: Some(schema_registry::validate_connection), ..NOTHING },
     Kind { name: "object store", validate: Some(files::validate_connection), ..NOTHING },
-    Kind { name: "files", validate: Some(files::validate_connection), sink: Some(files::sink), ..NOTHING },
+    Kind {
+        name: "files",
+        validate: Some(files::validate_connection),
+        source: Some(files::source),
+        discover: Some(files::discover),
+        output_key: Some(files::output_key),
+        sink: Some(files::sink),
+        ..NOTHING
+    },
 ];
 
 fn kind(name: &str) -> &'static Kind {

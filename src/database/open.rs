@@ -44,6 +44,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
     })?;
     check_whole(config, &store, &engine)?;
     engine.create_input(system::errors_input())?;
+    engine.create_input(system::files_input())?;
     let failed = create_collections(&engine, &catalog)?;
     let queries = Queries::new()?;
     let database = Arc::new_cyclic(|me| Database {

@@ -68,7 +68,8 @@ impl Workers {
         }
         let definition = connect::source_definition(catalog, &entry.name, source)?;
         let schema = entry.schema().unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
-        let (engine, name, progress) = (engine.clone(), entry.name.clone(), progress_key(entry.id));
+        let (engine, id, name, progress) =
+            (engine.clone(), entry.id, entry.name.clone(), progress_key(entry.id));
         let door = match definition.kind.as_str() {
             "webhook" => {
                 let mailbox = Mailbox::new(webhook::limits(&definition)?);
@@ -81,7 +82,7 @@ impl Workers {
         }
         let state = Arc::clone(&status);
         let worker = Worker::start(&entry.name, status, move |stop| {
-            let feed = EngineFeed::new(engine.clone(), progress.clone(), name.clone());
+            let feed = EngineFeed::new(engine.clone(), progress.clone(), id, name.clone());
             let context = SourceContext {
                 name: name.clone(),
                 outputs: outputs.clone(),

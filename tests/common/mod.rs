@@ -9,4 +9,5 @@ pub mod pgclient;
 pub mod postgres;
 pub mod process;
 pub mod registry;
+pub mod s3;
 pub mod server;

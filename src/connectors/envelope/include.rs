@@ -44,13 +44,16 @@ pub fn allow(definition: &SourceDefinition, kind: &str, known: &[&str]) -> Resul
 
 impl Included {
     /// Every name that INCLUDE knows.
-    const NAMES: [(&'static str, Included); 6] = [
+    const NAMES: [(&'static str, Included); 8] = [
         ("key", Included::Key),
         ("topic", Included::Topic),
         ("partition", Included::Partition),
         ("offset", Included::Offset),
         ("timestamp", Included::Timestamp),
         ("headers", Included::Headers),
+        // What files have in their place.
+        ("path", Included::Topic),
+        ("line", Included::Offset),
     ];
 
     /// By its name.

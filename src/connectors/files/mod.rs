@@ -1,30 +1,141 @@
-//! The files sink: a relation kept as files in a directory.
+//! Files: as a source, each read once, wherever `object_store` reaches (see [`source`]); and as a sink, a relation kept
+//! as files in a directory.
 //!
 //! `INTO FILES CONNECTION w (table = 'orders') [KEY (…)] FORMAT PARQUET | JSON | CSV`: the directory `orders` under
 //! the connection's `url` is the table. With a key, or when rows of the relation come and go, its Parquet files hold
 //! the current rows (see [`local`]); a relation that only grows gets new files with each commit, in any format.
 //! Either way every change is applied exactly once.
 
+mod source;
+mod store;
+mod text;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 
+use super::envelope::include::allow;
+use super::envelope::{self, Declaration, Decoder};
+use super::format::Format;
 use super::warehouse::local::{self, FileFormat, LocalWarehouse};
-use super::warehouse::{Settings, Shape, check_columns, sync};
-use super::{Envelope, Options, Sink, SinkContext, SinkDefinition};
+use super::warehouse::{self, check_columns, duration, sync};
+use super::{Discovered, Envelope, Options, Sink, SinkContext, SinkDefinition, Source, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
+use crate::types::SqlType;
+use source::{FilesSource, Settings, Shape};
+use store::Place;
+use text::Compression;
 
-/// Checks a connection to a directory: that its url names one and that it can be written to.
+/// How long a store may take to answer when a connection is checked.
+const VALIDATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to look for new files unless the option `poll` says otherwise.
+const POLL: Duration = Duration::from_secs(10);
+/// How long a local file must have been left alone unless the option `min_age` says otherwise.
+const MIN_AGE: Duration = Duration::from_secs(1);
+
+/// Checks a connection: that a store answers, or that its directory can be written to.
 pub fn validate_connection(options: Vec<(String, String)>) -> Result<()> {
-    let mut options = Options::new("OBJECT STORE connection", options);
-    let root = directory(&options.require("url")?)?;
+    let mut taken = Options::new("OBJECT STORE connection", options);
+    let url = taken.require("url")?;
+    let others = taken.take_prefixed("");
+    if !(url.starts_with("file:") || url.starts_with('/')) {
+        let place = Place::new(&format!("{}/", url.trim_end_matches('/')), others)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(async {
+            tokio::time::timeout(VALIDATE_TIMEOUT, place.probe()).await.unwrap_or_else(|_| {
+                let message = format!("{url} has not answered within {} s", VALIDATE_TIMEOUT.as_secs());
+                Err(Error::new(SqlState::CONNECTION_FAILURE, message))
+            })
+        });
+    }
+    let mut options = Options::new("OBJECT STORE connection", others);
+    options.take("url");
+    let root = directory(&url)?;
     options.finish()?;
     std::fs::create_dir_all(&root).map_err(|e| {
         let mut error = Error::from(e);
         error.message = format!("cannot write to {}: {}", root.display(), error.message);
         error
     })
+}
+
+/// The source that a definition asks for. Touches nothing.
+///
+/// # Errors
+/// What is wrong with the definition.
+pub fn source(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Box<dyn Source>> {
+    if definition.envelope != Envelope::None {
+        return Err(Error::unsupported("an ENVELOPE of a FILES source"));
+    }
+    allow(definition, "FILES", &["path", "line", "timestamp"])?;
+    let settings = source_settings(definition)?;
+    let decoder = Decoder::new(&Declaration { definition, schema, full_before_images: false })?;
+    Ok(Box::new(FilesSource { settings, decoder }))
+}
+
+fn source_settings(definition: &SourceDefinition) -> Result<Settings> {
+    let shape = match definition.format.as_ref().map(|f| f.name.to_ascii_lowercase()).as_deref() {
+        Some("parquet") => return Err(Error::unsupported("FORMAT PARQUET of a FILES source")),
+        _ => match Format::new(definition.format.as_ref())? {
+            Format::Json(_) => Shape::Json,
+            Format::Csv(options) => Shape::Csv(options),
+            Format::Text => Shape::Text,
+            Format::Avro(_) => return Err(Error::unsupported("FORMAT AVRO of a FILES source")),
+            Format::Protobuf(_) => return Err(Error::unsupported("FORMAT PROTOBUF of a FILES source")),
+            Format::Bytes => return Err(Error::unsupported("FORMAT BYTES of a FILES source")),
+        },
+    };
+    let mut options = Options::new("a FILES source", definition.options.clone());
+    let poll = match options.take("poll") {
+        Some(text) if text.eq_ignore_ascii_case("once") => None,
+        Some(text) => Some(duration("poll", &text)?),
+        None => Some(POLL),
+    };
+    let min_age = options.take("min_age").map(|text| duration("min_age", &text)).transpose()?;
+    let compression = Compression::new(options.take("compression").as_deref().unwrap_or("auto"))?;
+    let (url, store) = if definition.connection.is_empty() {
+        (options.require("url")?, options.take_prefixed(""))
+    } else {
+        let mut connection = Options::new("OBJECT STORE connection", definition.connection.clone());
+        let above = connection.require("url")?;
+        let below = options.require("path")?;
+        options.finish()?;
+        (
+            format!("{}/{}", above.trim_end_matches('/'), below.trim_start_matches('/')),
+            connection.take_prefixed(""),
+        )
+    };
+    let place = Place::new(&url, store)?;
+    let min_age = min_age.unwrap_or(if place.local { MIN_AGE } else { Duration::ZERO });
+    Ok(Settings { place, poll, min_age, compression, shape })
+}
+
+/// The columns of a format that has a schema, or the one that lines of text have.
+///
+/// # Errors
+/// 42601 for a format whose columns must be declared.
+pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
+    match source_settings(definition)?.shape {
+        Shape::Text => {
+            let schema = Arc::new(Schema::new(vec![SqlType::Text.field_ref("line", true)]));
+            Ok(vec![Discovered { upstream: definition.name.clone(), schema, key: Vec::new() }])
+        }
+        Shape::Json | Shape::Csv(_) => Err(Error::new(
+            SqlState::SYNTAX_ERROR,
+            "a FILES source of this FORMAT needs a column list",
+        )
+        .with_hint("For example: CREATE SOURCE s (id bigint, name text) FROM FILES (url = '/data/*.csv') FORMAT CSV.")),
+    }
+}
+
+/// The declared key.
+///
+/// # Errors
+/// As of the envelope.
+pub fn output_key(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Vec<usize>> {
+    envelope::output_key(definition, schema, false)
 }
 
 /// The sink that a definition asks for. Touches nothing.
@@ -41,7 +152,7 @@ pub fn sink(def: &SinkDefinition, schema: &SchemaRef, key: &[usize]) -> Result<B
     };
     connection.finish()?;
     let table = options.require("table")?;
-    let settings = Settings::take(&mut options, Duration::from_secs(1))?;
+    let settings = warehouse::Settings::take(&mut options, Duration::from_secs(1))?;
     options.finish()?;
     if table.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
         return Err(Error::new(
@@ -91,12 +202,12 @@ fn directory(url: &str) -> Result<PathBuf> {
 struct FilesSink {
     table: PathBuf,
     format: FileFormat,
-    settings: Settings,
+    settings: warehouse::Settings,
 }
 
 impl Sink for FilesSink {
     fn run(self: Box<Self>, cx: SinkContext) -> Result<()> {
-        let shape = Shape::new(cx.schema.clone(), &cx.key, cx.append_only);
+        let shape = warehouse::Shape::new(cx.schema.clone(), &cx.key, cx.append_only);
         let mut warehouse = LocalWarehouse::new(self.table, cx.uuid, shape.clone(), self.format)?;
         sync::run(&mut warehouse, shape, &self.settings, cx)
     }

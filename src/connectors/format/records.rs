@@ -1,6 +1,7 @@
 //! Where records end in a stream of bytes: at line breaks, but not at those between quotes.
 
-use super::cell::RECORD_BYTES_MAX;
+/// A record that is longer than this ends anywhere.
+pub const LENGTH_MAX: usize = 64 << 20;
 
 /// Finds one record after the other. Knows what it has seen of a record whose end has not come yet.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ impl Splitter {
         };
         let end = match found {
             Some(at) => self.seen + at + 1,
-            None if (last && !bytes.is_empty()) || bytes.len() > RECORD_BYTES_MAX => {
+            None if (last && !bytes.is_empty()) || bytes.len() > LENGTH_MAX => {
                 let line = bytes.iter().position(|b| *b == b'\n' && self.inside_quotes);
                 line.map_or(bytes.len(), |at| at + 1)
             }

@@ -336,6 +336,7 @@ impl Reader<'_> {
             changes,
             bad: batch.bad,
             position: Some(self.position.encode()?),
+            ..SourceBatch::default()
         })?;
         self.cx.status.update(|s| {
             s.rows += rows;

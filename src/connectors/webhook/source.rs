@@ -72,7 +72,7 @@ impl Source for WebhookSource {
             let rows = self.decoder.pending() as u64;
             if rows + bad_records > 0 {
                 let changes = self.decoder.take()?.into_iter().map(|c| (output.collection, c)).collect();
-                let tick = cx.feed.submit(SourceBatch { changes, bad, position: None })?;
+                let tick = cx.feed.submit(SourceBatch { changes, bad, ..SourceBatch::default() })?;
                 cx.feed.wait_durable(tick)?;
             }
             world::crash_point("webhook.durable");

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::database::objects::leavings;
-use crate::database::{Database, Notice};
+use crate::database::{Database, Notice, system};
+use crate::engine::Transaction;
 use crate::error::{Result, SqlState};
 use crate::sql::ObjectId;
 use crate::sql::ast::{Drop, ObjectKind};
@@ -117,6 +118,13 @@ impl Database {
         Ok(notices)
     }
 
+    /// Nobody asks any more which files a dropped source has read.
+    fn forget_files(&self, id: ObjectId) -> Result<()> {
+        let Some(rows) = system::forgotten_rows(&self.engine, id)? else { return Ok(()) };
+        let transaction = Transaction { changes: vec![(system::FILES, rows)], progress: Vec::new() };
+        self.engine.submit(transaction).wait().map(|_| ())
+    }
+
     /// Takes away what dropped objects were in the process, and lets sources know of tables that are gone.
     pub(crate) fn after_drop(&self, dropped: &[Arc<Entry>]) {
         let mut collections: Vec<ObjectId> = Vec::new();
@@ -141,6 +149,14 @@ impl Database {
         }
         if !collections.is_empty() {
             self.discard(&collections);
+        }
+        for entry in dropped {
+            if let Object::Source(source) = &entry.object
+                && source.kind == "files"
+                && let Err(error) = self.forget_files(entry.id)
+            {
+                tracing::warn!(source = entry.name, %error, "what is remembered of its files stays");
+            }
         }
         for entry in dropped.iter().filter(|e| e.kind() == ObjectKind::Table) {
             self.writer.forget(entry.id.collection());

@@ -15,10 +15,10 @@ fn include_column(include: &Include, format: Option<&FormatSpec>) -> Result<Colu
         // A key has no format of its own: text, unless everything is bytes.
         "key" if format.is_some_and(|f| f.name.eq_ignore_ascii_case("bytes")) => SqlType::Bytea,
         "key" => SqlType::Text,
-        "topic" => SqlType::Text,
+        "topic" | "path" => SqlType::Text,
         header if header.starts_with("header ") => SqlType::Text,
         "partition" => SqlType::Int4,
-        "offset" => SqlType::Int8,
+        "offset" | "line" => SqlType::Int8,
         "timestamp" => SqlType::Timestamptz,
         "headers" => SqlType::Jsonb,
         other => return Err(Error::unsupported(format!("INCLUDE {other}"))),

@@ -12,6 +12,7 @@ use crate::connectors::{BadRecord, Feed, SourceBatch};
 use crate::database::system;
 use crate::engine::{Delta, Engine, InputChange, Tick, Transaction};
 use crate::error::Result;
+use crate::sql::ObjectId;
 use crate::world;
 
 /// The feed of one source.
@@ -19,6 +20,8 @@ pub(crate) struct EngineFeed {
     engine: Engine,
     /// What its position is stored under.
     progress: String,
+    /// Which source it is.
+    id: ObjectId,
     /// Its name, for `tidemill.errors`.
     name: String,
     /// Batches handed over without waiting, whose outcome is not known yet, oldest first.
@@ -27,14 +30,17 @@ pub(crate) struct EngineFeed {
 
 impl EngineFeed {
     /// The feed of the source `name`, whose position is stored under `progress`.
-    pub fn new(engine: Engine, progress: String, name: String) -> Arc<EngineFeed> {
-        Arc::new(EngineFeed { engine, progress, name, unsettled: Mutex::default() })
+    pub fn new(engine: Engine, progress: String, id: ObjectId, name: String) -> Arc<EngineFeed> {
+        Arc::new(EngineFeed { engine, progress, id, name, unsettled: Mutex::default() })
     }
 
     fn transaction(&self, batch: SourceBatch) -> Result<Transaction> {
         let mut changes = batch.changes;
         if !batch.bad.is_empty() {
             changes.push((system::ERRORS, error_rows(&self.name, &batch.bad)?));
+        }
+        if !batch.finished.is_empty() {
+            changes.push((system::FILES, system::finished_rows(self.id, &batch.finished)?));
         }
         let progress = batch.position.into_iter().map(|p| (self.progress.clone(), p)).collect();
         Ok(Transaction { changes, progress })
@@ -72,6 +78,10 @@ impl Feed for EngineFeed {
 
     fn durable_position(&self) -> Option<Vec<u8>> {
         self.engine.progress(&self.progress)
+    }
+
+    fn finished_files(&self) -> Result<Vec<(String, String)>> {
+        system::finished_files(&self.engine, self.id)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Schema `tidemill`: the database shows itself as relations.
 //!
 //! Every relation is computed when it is scanned, from the catalog, the engine's counters and the connectors' status;
-//! `errors` alone holds rows of its own, in a collection of the engine, so that they last as the sources' rows do.
+//! `errors` and `files` alone hold rows of their own, in collections of the engine, so that they last as the sources'
+//! rows do.
 
 mod cells;
 mod errors;
+mod files;
 mod objects;
 mod status;
 mod subscriptions;
@@ -22,6 +24,7 @@ use parking_lot::Mutex;
 
 pub(crate) use cells::{Cell, Column};
 pub(crate) use errors::{ERRORS, errors_input, errors_schema};
+pub(crate) use files::{FILES, files_input, finished_files, finished_rows, forgotten_rows};
 pub(crate) use subscriptions::{Following, Subscriptions};
 
 use crate::database::{Database, pg_catalog};
@@ -42,6 +45,7 @@ fn definitions() -> impl Iterator<Item = &'static Definition> {
         .iter()
         .chain(status::RELATIONS)
         .chain(errors::RELATIONS)
+        .chain(files::RELATIONS)
         .chain(subscriptions::RELATIONS)
 }
 

@@ -101,7 +101,7 @@ impl StatementParser<'_> {
                     return Err(self.unexpected());
                 }
                 (source.kind, source.connection) =
-                    self.endpoint(&["kafka", "postgres", "mysql", "webhook", "nexmark", "datagen"])?;
+                    self.endpoint(&["kafka", "postgres", "mysql", "files", "webhook", "nexmark", "datagen"])?;
                 if self.p.peek_token_ref().token == Token::LParen {
                     let options = self.options()?;
                     source.options.extend(options);
@@ -125,9 +125,9 @@ impl StatementParser<'_> {
             }
         }
         if source.kind.is_empty() {
-            return Err(self
-                .unexpected()
-                .with_hint("A source needs FROM KAFKA, POSTGRES, MYSQL, WEBHOOK, NEXMARK or DATAGEN."));
+            return Err(self.unexpected().with_hint(
+                "A source needs FROM KAFKA, POSTGRES, MYSQL, FILES, WEBHOOK, NEXMARK or DATAGEN.",
+            ));
         }
         source.envelope = envelope.unwrap_or_default();
         if source.check.is_some() && source.kind != "webhook" {
@@ -178,10 +178,11 @@ impl StatementParser<'_> {
     /// `key AS k`
     fn include(&mut self) -> Result<Include> {
         let Some(what) = self.peek_word() else { return Err(self.unexpected()) };
-        if !["key", "topic", "partition", "offset", "timestamp", "headers", "header"].contains(&what.as_str())
-        {
+        const KNOWN: [&str; 9] =
+            ["key", "topic", "partition", "offset", "timestamp", "headers", "header", "path", "line"];
+        if !KNOWN.contains(&what.as_str()) {
             return Err(self.unexpected().with_hint(
-                "A source can include key, topic, partition, offset, timestamp, headers and header 'name'.",
+                "A source can include key, topic, partition, offset, timestamp, headers and header 'name', and one of files path, line and timestamp.",
             ));
         }
         self.p.advance_token();
