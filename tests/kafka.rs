@@ -333,6 +333,7 @@ fn broker_restart() -> std::result::Result<(), Failed> {
 fn sink_definition(address: &str, topic: &str, kind: Kind) -> SinkDefinition {
     SinkDefinition {
         name: "s".to_string(),
+        uuid: uuid::Uuid::nil(),
         kind: "kafka".to_string(),
         connection: pairs(&[("brokers", address)]),
         options: pairs(&[("topic", topic), ("commit_interval", "1 ms")]),

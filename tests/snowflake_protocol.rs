@@ -30,6 +30,7 @@ fn connection(server: &MockSnowflake) -> Vec<(String, String)> {
 fn sync(server: &MockSnowflake) -> Result<Arc<Status>, Error> {
     let definition = SinkDefinition {
         name: "s".to_string(),
+        uuid: uuid::Uuid::from_u128(9),
         kind: "snowflake".to_string(),
         connection: connection(server),
         options: [("table", "t"), ("commit_interval", "0 s"), ("retry", "10 ms")]
@@ -61,7 +62,7 @@ fn check(server: &MockSnowflake) {
 fn an_answer_that_breaks_off_before_or_after_a_statement_ran_loses_and_doubles_nothing() {
     for statement in [
         "BEGIN",
-        "UPDATE \"T__TIDEMILL_S_PROGRESS\" SET GENERATION =",
+        "UPDATE \"T__TIDEMILL_00000000000000000000000000000009_PROGRESS\" SET GENERATION =",
         "COPY",
         "INSERT",
         "MERGE INTO \"T\"",
@@ -77,6 +78,38 @@ fn an_answer_that_breaks_off_before_or_after_a_statement_ran_loses_and_doubles_n
             assert_eq!(server.seen("/session/v1/login-request").len(), 2, "{statement} {fault:?}");
         }
     }
+}
+
+#[test]
+fn the_statements_of_a_commit_are_known_by_their_ids_and_say_its_sink_and_tick() {
+    let server = MockSnowflake::start(Cloud::Azure);
+    server.fault("MERGE INTO \"T\"", Fault::Running(1));
+    let status = sync(&server).unwrap();
+    check(&server);
+    let tag = |tick: Option<u64>| {
+        let id = uuid::Uuid::from_u128(9).to_string();
+        serde_json::json!({ "app": "tidemill", "sink": "s", "sink_id": id, "tick": tick })
+    };
+    let seen = server.seen("");
+    let tag_of = |i: usize| serde_json::from_str(seen[i].tag.as_deref()?).ok();
+    let commits = status.commits();
+    assert_eq!(commits.iter().map(|c| c.to).collect::<Vec<_>>(), server.commits());
+    assert_eq!(commits[0].from, None);
+    assert!(commits.windows(2).all(|w| w[1].from == Some(w[0].to)), "{commits:?}");
+    for commit in commits {
+        let of_tick: Vec<usize> =
+            (0..seen.len()).filter(|&i| tag_of(i) == Some(tag(Some(commit.to)))).collect();
+        let ids: Vec<String> = of_tick.iter().map(|i| format!("q{}", i + 1)).collect();
+        assert_eq!(commit.queries, ids);
+        let texts: Vec<&str> = of_tick.iter().map(|&i| seen[i].text.split(' ').next().unwrap()).collect();
+        assert_eq!((texts[0], texts[1], texts.last()), ("PUT", "BEGIN", Some(&"COMMIT")), "{texts:?}");
+        let counts = commit.counts.unwrap();
+        assert_eq!(commit.rows, counts.inserts + counts.updates + counts.deletes);
+        assert!(commit.bytes > 0 && commit.files == 1 && commit.attempts == 1, "{commit:?}");
+        assert!(commit.freshness_micros > 0 && !commit.phases.commit.is_zero(), "{commit:?}");
+    }
+    let opening = (0..seen.len()).find(|&i| seen[i].text.starts_with("CREATE STAGE")).unwrap();
+    assert_eq!(tag_of(opening), Some(tag(None)));
 }
 
 #[test]
@@ -129,7 +162,10 @@ fn an_expired_token_is_renewed_in_the_middle_of_a_transaction() {
 #[test]
 fn a_transaction_left_by_a_dead_writer_is_ended() {
     let server = MockSnowflake::start(Cloud::Azure);
-    server.fault("UPDATE \"T__TIDEMILL_S_PROGRESS\" SET FENCE", Fault::Fails("000625", "57014"));
+    server.fault(
+        "UPDATE \"T__TIDEMILL_00000000000000000000000000000009_PROGRESS\" SET FENCE",
+        Fault::Fails("000625", "57014"),
+    );
     sync(&server).unwrap();
     check(&server);
     assert_eq!(server.seen("SELECT SYSTEM$ABORT_TRANSACTION(4711)").len(), 1);

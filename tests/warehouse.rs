@@ -18,11 +18,11 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType};
 use libtest_mimic::{Arguments, Failed, Trial};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use tidemill::connectors::snowflake::apply::Snowflake;
+use tidemill::connectors::snowflake::apply::{SinkTag, Snowflake};
 use tidemill::connectors::snowflake::config::Config;
 use tidemill::connectors::snowflake::statements::Names;
 use tidemill::connectors::warehouse::local::{FileFormat, LocalWarehouse, read_manifest};
-use tidemill::connectors::warehouse::staging::{staged_rows, write_files};
+use tidemill::connectors::warehouse::staging::staged_rows;
 use tidemill::connectors::warehouse::{Batch, Effect, Net, Op, Progress, Remedy, Shape, Warehouse};
 use tidemill::connectors::{Envelope, FormatSpec, Sink, SinkDefinition, Status, StopFlag, files, snowflake};
 
@@ -84,6 +84,7 @@ fn main() {
         ("snowflake_existing_targets", snowflake_existing_targets),
         ("snowflake_duplicate_key_writes_nothing", snowflake_duplicate_key),
         ("snowflake_lost_progress_starts_over", snowflake_lost_progress),
+        ("snowflake_late_clean_up_spares_a_new_sink", snowflake_late_clean_up),
         ("snowflake_connection", snowflake_connection),
     ] {
         let server = server.clone();
@@ -136,6 +137,7 @@ impl Task {
         };
         SinkDefinition {
             name: "s".to_string(),
+            uuid: self.uuid(),
             kind: self.sink.to_string(),
             connection,
             options: pairs(&[
@@ -401,10 +403,9 @@ fn stale_writer(mut open: impl FnMut() -> Box<dyn Warehouse>) -> Result<(), Fail
         let to = Progress { generation, epoch: from.epoch + 1, ..from };
         let directory =
             format!("{}/g{generation}/{:020}/f{}a1/", uuid::Uuid::from_u128(1), to.epoch, from.fence);
-        let files =
-            write_files(&staged, 1 << 20, |name, bytes| warehouse.put(&format!("{directory}{name}"), bytes));
-        let files = files.map_err(|f| f.error)?;
-        Ok(Batch { effect, from, to, directory, files, counts: net.counts() })
+        let mut batch = Batch { effect, from, to, directory, files: Vec::new(), counts: net.counts() };
+        batch.files = warehouse.stage(&batch, &staged, 1 << 20).map_err(|f| f.error)?;
+        Ok(batch)
     };
     let mut old = open();
     let at = old.open(&StopFlag::default()).map_err(|f| f.error)?;
@@ -471,10 +472,9 @@ fn local_damage() -> Result<(), Failed> {
     let staged = staged_rows(&shape, &net, &warehouse.encode(&net.rows)?)?;
     let to = Progress { epoch: from.epoch + 1, ..from };
     let directory = format!("{}/x/", task.uuid());
-    let files =
-        write_files(&staged, 1 << 20, |name, bytes| warehouse.put(&format!("{directory}{name}"), bytes))
-            .map_err(|f| f.error)?;
-    let batch = Batch { effect: Effect::Advance, from, to, directory, files, counts: net.counts() };
+    let mut batch =
+        Batch { effect: Effect::Advance, from, to, directory, files: Vec::new(), counts: net.counts() };
+    batch.files = warehouse.stage(&batch, &staged, 1 << 20).map_err(|f| f.error)?;
     match warehouse.apply(&batch) {
         Err(failure) if failure.remedy == Remedy::Snapshot => {}
         other => return Err(format!("{other:?}").into()),
@@ -517,8 +517,9 @@ fn snowflake_rows(server: &Fakesnow, table: &str) -> Vec<String> {
 /// Generation and tick of a sink's progress row.
 fn snowflake_progress(server: &Fakesnow, table: &str) -> Option<(u64, u64)> {
     let there = server.query("SHOW TABLES");
-    let name = format!("{table}__TIDEMILL_S_PROGRESS");
-    (0..there.len()).find(|&i| there.get(i, "name") == Some(&name))?;
+    let (beginning, end) = (format!("{table}__TIDEMILL_"), "_PROGRESS");
+    let names = (0..there.len()).filter_map(|i| there.get(i, "name"));
+    let name = { names }.find(|name| name.starts_with(&beginning) && name.ends_with(end))?;
     let rows = server.query(&format!("SELECT GENERATION, EPOCH FROM \"{name}\""));
     (rows.len() == 1).then(|| {
         (rows.number(0, "GENERATION").expect("a number"), rows.number(0, "EPOCH").expect("a number"))
@@ -552,8 +553,9 @@ fn snowflake_crash(server: &Fakesnow, kind: Kind, point: &str) -> Result<(), Fai
 fn snowflake_warehouse(server: &Fakesnow, table: &str) -> Snowflake {
     let config = Config::new(server.connection()).expect("a connection");
     let shape = Shape::new(History::schema(), &[0], false);
-    let names = Names::new(table, "s").expect("names");
-    Snowflake::new(config, names, shape, uuid::Uuid::from_u128(1), true).expect("a warehouse")
+    let sink = SinkTag { name: "s".to_string(), uuid: uuid::Uuid::from_u128(1) };
+    let names = Names::new(table, sink.uuid).expect("names");
+    Snowflake::new(config, names, shape, sink, true).expect("a warehouse")
 }
 
 fn snowflake_stale_writer(server: &Fakesnow) -> Result<(), Failed> {
@@ -567,7 +569,10 @@ fn snowflake_straight(server: &Fakesnow) -> Result<(), Failed> {
     let shape = Shape::new(Arc::new(History::schema().project(&plain)?), &[], true);
     let config = Config::new(server.connection())?;
     let uuid = uuid::Uuid::from_u128(2);
-    let mut warehouse = Snowflake::new(config, Names::new("STRAIGHT", "s")?, shape.clone(), uuid, true)?;
+    let names = Names::new("STRAIGHT", uuid)?;
+    let changes = names.changes.clone();
+    let sink = SinkTag { name: "s".to_string(), uuid };
+    let mut warehouse = Snowflake::new(config, names, shape.clone(), sink, true)?;
     let mut from = warehouse.open(&StopFlag::default()).map_err(|f| f.error)?;
     for (effect, count) in
         [(Effect::Replace, 5), (Effect::Advance, 7), (Effect::Advance, 2), (Effect::Replace, 3)]
@@ -580,10 +585,8 @@ fn snowflake_straight(server: &Fakesnow) -> Result<(), Failed> {
         let generation = from.generation + u64::from(effect == Effect::Replace);
         let to = Progress { generation, epoch: from.epoch + 1, ..from };
         let directory = format!("{uuid}/g{generation}/{}/", to.epoch);
-        let files =
-            write_files(&staged, 1 << 10, |name, bytes| warehouse.put(&format!("{directory}{name}"), bytes))
-                .map_err(|f| f.error)?;
-        let batch = Batch { effect, from, to, directory, files, counts: net.counts() };
+        let mut batch = Batch { effect, from, to, directory, files: Vec::new(), counts: net.counts() };
+        batch.files = warehouse.stage(&batch, &staged, 1 << 10).map_err(|f| f.error)?;
         warehouse.apply(&batch).map_err(|f| f.error)?;
         from = to;
         let expected = match to.epoch {
@@ -596,7 +599,7 @@ fn snowflake_straight(server: &Fakesnow) -> Result<(), Failed> {
             return Err(format!("not {expected} rows after tick {}", to.epoch).into());
         }
     }
-    let changes = server.query("SELECT COUNT(*) AS N FROM \"STRAIGHT__TIDEMILL_S_CHANGES\"");
+    let changes = server.query(&format!("SELECT COUNT(*) AS N FROM {changes}"));
     if changes.number(0, "N")? > 0 {
         return Err("the table of changes was used".into());
     }
@@ -670,6 +673,24 @@ fn snowflake_lost_progress(server: &Fakesnow) -> Result<(), Failed> {
         Some((1, END)) if END > SNAPSHOT => Ok(()),
         other => Err(format!("{other:?}").into()),
     }
+}
+
+/// What an old sink left is removed only when another one, of the same name, keeps the same table.
+fn snowflake_late_clean_up(server: &Fakesnow) -> Result<(), Failed> {
+    let root = tempfile::tempdir()?;
+    let task = |seed: u64| {
+        let root = root.path().join(seed.to_string());
+        snowflake_task(server, &root, "LATE".to_string(), Kind::Keyed, seed)
+    };
+    let (old, new) = (task(41), task(42));
+    old.run_here()?;
+    new.run_here()?;
+    old.sink()?.clean_up()?;
+    if snowflake_progress(server, "LATE") != Some((1, END)) {
+        return Err("the new sink's progress is gone".into());
+    }
+    new.run_here()?;
+    same(snowflake_rows(server, "LATE"), &new.history().model(END), "of the new sink")
 }
 
 fn snowflake_connection(server: &Fakesnow) -> Result<(), Failed> {

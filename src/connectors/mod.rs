@@ -4,6 +4,7 @@
 //! where to put or take rows, how to say how it is doing, when to stop. It returns only when told to stop or
 //! when it cannot go on; the database starts it again after a pause, from the last durable position.
 
+pub mod commits;
 pub mod envelope;
 pub mod files;
 pub mod format;
@@ -24,6 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
+
+pub use commits::{CommitLog, Phases, SinkCommit};
 
 pub use crate::declared::{Envelope, FormatSpec, Include, OptionList, OptionValue};
 use crate::engine::{CollectionId, InputChange, Tick};
@@ -102,9 +105,12 @@ pub trait Feed: Send + Sync {
     }
 }
 
-/// Counters a connector keeps true; shown in `tidemill.sources` and `tidemill.sinks`.
+/// Counters a connector keeps true; shown in `tidemill.sources`, `tidemill.sinks` and `tidemill.sink_commits`.
 #[derive(Debug, Default)]
-pub struct Status(Mutex<StatusValues>);
+pub struct Status {
+    values: Mutex<StatusValues>,
+    commits: CommitLog,
+}
 
 /// The values of a [`Status`] at one moment.
 #[derive(Clone, Debug, Default)]
@@ -134,12 +140,30 @@ pub struct StatusValues {
 impl Status {
     /// Changes some values.
     pub fn update(&self, f: impl FnOnce(&mut StatusValues)) {
-        f(&mut self.0.lock());
+        f(&mut self.values.lock());
+    }
+
+    /// A sink's destination has committed.
+    pub fn committed(&self, commit: SinkCommit) {
+        self.update(|s| {
+            s.state = "running";
+            s.error = None;
+            s.rows += commit.rows;
+            s.bytes += commit.bytes;
+            s.commits += 1;
+            s.freshness_micros = Some(commit.freshness_micros);
+        });
+        self.commits.push(commit);
+    }
+
+    /// A sink's newest commits, oldest first.
+    pub fn commits(&self) -> Vec<Arc<SinkCommit>> {
+        self.commits.newest()
     }
 
     /// Reads all values.
     pub fn get(&self) -> StatusValues {
-        self.0.lock().clone()
+        self.values.lock().clone()
     }
 }
 
@@ -231,6 +255,11 @@ pub struct SinkContext {
 pub trait Sink: Send {
     /// Keeps the destination in step until told to stop (`Ok`) or until it cannot go on (`Err`: tried again later).
     fn run(self: Box<Self>, cx: SinkContext) -> Result<()>;
+    /// What at the destination belongs to this sink alone, spelled the same however a statement names it;
+    /// `None`: others may write there too.
+    fn target(&self) -> Option<String> {
+        None
+    }
     /// Removes what the sink made at the destination besides its target, when it is dropped for good.
     fn clean_up(self: Box<Self>) -> Result<()> {
         Ok(())
@@ -274,6 +303,8 @@ pub struct Discovered {
 pub struct SinkDefinition {
     /// The sink's name.
     pub name: String,
+    /// Never changes, never reused: what names this sink at the destination.
+    pub uuid: uuid::Uuid,
     /// `snowflake`, `kafka`, `files`.
     pub kind: String,
     /// Options of its CONNECTION; empty when it has none.

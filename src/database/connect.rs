@@ -90,6 +90,7 @@ pub(crate) fn source_definition(catalog: &Catalog, name: &str, source: &Source) 
 pub(crate) fn sink_definition(catalog: &Catalog, name: &str, sink: &Sink) -> Result<SinkDefinition> {
     Ok(SinkDefinition {
         name: name.to_string(),
+        uuid: sink.uuid.0,
         kind: sink.kind.clone(),
         connection: connection(catalog, sink.connection, &sink.kind)?,
         options: resolve(catalog, &sink.options)?,

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::connectors::webhook::{self, mailbox::Mailbox};
-use crate::connectors::{MEMORY_COMMITTED, SinkContext, SourceContext, Status, StatusValues, registry};
+use crate::connectors::{
+    MEMORY_COMMITTED, SinkCommit, SinkContext, SourceContext, Status, StatusValues, registry,
+};
 use crate::database::store::Store;
 use crate::database::supervise::{EngineFeed, Followed, Worker};
 use crate::database::webhook::{Webhook, check};
@@ -48,6 +50,12 @@ impl Workers {
     /// How an object's connector is doing; `None`: it was never started.
     pub fn status(&self, id: ObjectId) -> Option<StatusValues> {
         self.0.lock().get(&id).map(|w| w.status.get())
+    }
+
+    /// A sink's newest commits, oldest first.
+    pub fn commits(&self, id: ObjectId) -> Vec<Arc<SinkCommit>> {
+        let status = self.0.lock().get(&id).map(|w| Arc::clone(&w.status));
+        status.map_or_else(Vec::new, |s| s.commits())
     }
 
     /// Sets a source to work, anew if it is at work already.

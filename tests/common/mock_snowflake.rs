@@ -57,6 +57,8 @@ pub struct Seen {
     pub headers: HeaderMap,
     /// The statement, or the body's JSON.
     pub text: String,
+    /// The statement's QUERY_TAG.
+    pub tag: Option<String>,
 }
 
 /// Progress (generation, fence, epoch) and rows by key, as a rollback restores them.
@@ -169,6 +171,7 @@ async fn handle(
         query: query.clone(),
         headers: headers.clone(),
         text: text.clone(),
+        tag: json["parameters"]["QUERY_TAG"].as_str().map(str::to_string),
     });
     let place =
         model.faults.iter().position(|(b, _)| text.starts_with(b.as_str()) || path.starts_with(b.as_str()));
@@ -238,7 +241,9 @@ async fn handle(
             if model.expired.contains(&token) {
                 return answer(json!({ "success": false, "code": "390112", "message": "token expired" }));
             }
-            let result = model.run(&text);
+            let mut result = model.run(&text);
+            // The number of the request is the statement's id.
+            result["data"]["queryId"] = json!(format!("q{}", model.seen.len()));
             match &fault {
                 Some(Fault::Running(questions)) => model.keep_asking(*questions, result),
                 Some(Fault::Forever) => model.keep_asking(u32::MAX, result),
@@ -335,7 +340,7 @@ impl Model {
             "SHOW" => rows(
                 &["resource", "transaction", "status"],
                 vec![vec![
-                    "DB.S.T__TIDEMILL_S_PROGRESS".to_string(),
+                    "DB.S.T__TIDEMILL_00000000000000000000000000000009_PROGRESS".to_string(),
                     "4711".to_string(),
                     "HOLDING".to_string(),
                 ]],

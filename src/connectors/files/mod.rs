@@ -180,7 +180,7 @@ pub fn sink(def: &SinkDefinition, schema: &SchemaRef, key: &[usize]) -> Result<B
     if !key.is_empty() && format != FileFormat::Parquet {
         return Err(Error::unsupported("a FILES sink with a KEY in another format than Parquet"));
     }
-    Ok(Box::new(FilesSink { table: directory(&url)?.join(table), format, settings }))
+    Ok(Box::new(FilesSink { uuid: def.uuid, table: directory(&url)?.join(table), format, settings }))
 }
 
 /// The directory that a url names.
@@ -200,6 +200,7 @@ fn directory(url: &str) -> Result<PathBuf> {
 
 #[derive(Debug)]
 struct FilesSink {
+    uuid: uuid::Uuid,
     table: PathBuf,
     format: FileFormat,
     settings: warehouse::Settings,
@@ -212,7 +213,12 @@ impl Sink for FilesSink {
         sync::run(&mut warehouse, shape, &self.settings, cx)
     }
 
+    fn target(&self) -> Option<String> {
+        let path: PathBuf = self.table.components().collect();
+        Some(path.display().to_string())
+    }
+
     fn clean_up(self: Box<Self>) -> Result<()> {
-        local::remove_stage(&self.table)
+        local::remove_stage(&self.table, self.uuid)
     }
 }

@@ -20,7 +20,7 @@ use super::schemas::{Schemas, Written};
 use super::settings::{SinkFormat, SinkSettings, reason};
 use crate::connectors::format::encode::member_names;
 use crate::connectors::kafka::records::{Message, Messages};
-use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT, Sink, SinkContext};
+use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT, Phases, Sink, SinkCommit, SinkContext};
 use crate::engine::{Delta, Tick, TickDelta};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
@@ -304,6 +304,7 @@ impl Writer<'_> {
             .payload(value.as_slice());
         self.producer.send(record).map_err(|(e, _)| error("write progress to", &e))?;
         world::crash_point("kafka_sink.produced");
+        let committing = world::instant();
         match until_answered(cx, || self.producer.commit_transaction(WAIT * 5)) {
             Ok(Some(())) => (),
             Ok(None) => return Ok(false),
@@ -313,18 +314,23 @@ impl Writer<'_> {
             }
         }
         world::crash_point("kafka_sink.committed");
+        let from = cx.memory.get(MEMORY_SNAPSHOT_DONE)?.map(|_| self.at);
         self.at = tick;
-        let (records, bytes) = (std::mem::take(&mut self.records), std::mem::take(&mut self.bytes));
+        let now = world::now_micros();
+        let commit = SinkCommit {
+            at_micros: now,
+            from,
+            to: tick,
+            rows: std::mem::take(&mut self.records),
+            bytes: std::mem::take(&mut self.bytes),
+            attempts: 1,
+            phases: Phases { commit: committing.elapsed(), ..Phases::default() },
+            freshness_micros: now - since,
+            ..SinkCommit::default()
+        };
         self.began = None;
         self.record(cx)?;
-        cx.status.update(|s| {
-            s.state = "running";
-            s.error = None;
-            s.rows += records;
-            s.bytes += bytes;
-            s.commits += 1;
-            s.freshness_micros = Some(world::now_micros() - since);
-        });
+        cx.status.committed(commit);
         Ok(true)
     }
 

@@ -315,6 +315,7 @@ fn run_sink(
     let key: &[usize] = if envelope == Envelope::None { &[] } else { &[0] };
     let definition = SinkDefinition {
         name: "k".into(),
+        uuid: uuid::Uuid::nil(),
         kind: "kafka".into(),
         connection: pairs(&[("brokers", &broker.address().to_string())]),
         options: pairs(&[("topic", "out"), ("commit_interval", "10 ms")]),

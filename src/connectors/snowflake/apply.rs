@@ -9,6 +9,7 @@
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
+use serde_json::json;
 
 use super::client::{Repeat, Session};
 use super::config::Config;
@@ -17,14 +18,33 @@ use super::statements::{Names, Statements};
 use super::types::{self, Column};
 use super::wire::Rows;
 use crate::connectors::StopFlag;
+use crate::connectors::warehouse::staging::write_files;
 use crate::connectors::warehouse::{
-    Batch, Counts, Effect, Failure, Mode, Progress, Remedy, Shape, Step, Warehouse,
+    Applied, Batch, Counts, Effect, Failure, Mode, Progress, Remedy, Shape, StagedFile, Step, Warehouse,
 };
+use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
 /// Between two heartbeats; the loop calls more often.
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(900);
+
+/// By what a sink is known in Snowflake's history of queries.
+#[derive(Clone, Debug)]
+pub struct SinkTag {
+    /// Its name.
+    pub name: String,
+    /// What it is for life.
+    pub uuid: uuid::Uuid,
+}
+
+impl SinkTag {
+    /// The QUERY_TAG of statements that take the target to a tick, or belong to none: JSON.
+    fn text(&self, tick: Option<Tick>) -> String {
+        let id = self.uuid.to_string();
+        json!({ "app": "tidemill", "sink": self.name, "sink_id": id, "tick": tick }).to_string()
+    }
+}
 
 /// One target table in Snowflake.
 pub struct Snowflake {
@@ -32,7 +52,7 @@ pub struct Snowflake {
     statements: Statements,
     columns: Vec<Column>,
     shape: Shape,
-    uuid: uuid::Uuid,
+    sink: SinkTag,
     /// Whether rows that nobody knows of may be replaced by the first snapshot.
     replace: bool,
     session: Option<Session>,
@@ -41,15 +61,15 @@ pub struct Snowflake {
 
 impl Snowflake {
     /// The target that these names say. Nothing is sent yet.
-    pub fn new(config: Config, names: Names, shape: Shape, uuid: uuid::Uuid, replace: bool) -> Result<Self> {
+    pub fn new(config: Config, names: Names, shape: Shape, sink: SinkTag, replace: bool) -> Result<Self> {
         let columns = types::columns(&shape.schema)?;
-        let statements = Statements::new(names, shape.clone(), columns.clone(), uuid);
+        let statements = Statements::new(names, shape.clone(), columns.clone(), sink.uuid);
         Ok(Snowflake {
             config,
             statements,
             columns,
             shape,
-            uuid,
+            sink,
             replace,
             session: None,
             used_at: world::instant(),
@@ -95,7 +115,7 @@ impl Snowflake {
         self.run(&s.create_changes(), Repeat::Harmless)?;
         self.run(&s.create_stage(), Repeat::Harmless)?;
         // Whatever is staged belongs to attempts that are over.
-        self.remove_staged(&format!("{}/", self.uuid));
+        self.remove_staged(&format!("{}/", self.sink.uuid));
         Ok(progress)
     }
 
@@ -196,8 +216,9 @@ impl Snowflake {
         }
     }
 
-    fn transact(&mut self, batch: &Batch) -> Step<()> {
+    fn transact(&mut self, batch: &Batch) -> Step<Applied> {
         let s = self.statements.clone();
+        let mut applied = Applied::default();
         self.run("BEGIN TRANSACTION", Repeat::Never)?;
         world::crash_point("sink.begin");
         let moved = self.run(&s.advance(batch.from, batch.to), Repeat::Never)?;
@@ -217,16 +238,30 @@ impl Snowflake {
                 self.run(&s.clear_changes(), Repeat::Never)?;
             }
             world::crash_point("sink.deleted");
+            let loading = world::instant();
             let loaded = self.run(&s.copy(batch), Repeat::Never)?;
             check_loaded(&loaded, batch)?;
+            applied.load = loading.elapsed();
             world::crash_point("sink.copied");
             if !straight {
+                let merging = world::instant();
                 self.apply_changes(batch)?;
+                applied.merge = merging.elapsed();
             }
             world::crash_point("sink.merged");
         }
+        let committing = world::instant();
         self.run("COMMIT", Repeat::Never)?;
-        Ok(())
+        applied.commit = committing.elapsed();
+        let untagged = self.sink.text(None);
+        applied.queries = self.session()?.begin(&untagged);
+        Ok(applied)
+    }
+
+    fn put(&mut self, directory: &str, name: &str, bytes: &Bytes) -> Step<()> {
+        let sql = self.statements.put(directory, name);
+        let local = self.config.local_stage;
+        stage::upload(self.session()?, &sql, name, bytes, local)
     }
 
     /// Takes the loaded changes into the target.
@@ -250,7 +285,7 @@ impl Snowflake {
 impl Warehouse for Snowflake {
     fn open(&mut self, stop: &StopFlag) -> Step<Progress> {
         self.session = None; // logs out, which ends what was open
-        self.session = Some(Session::open(&self.config, &format!("tidemill {}", self.uuid), stop)?);
+        self.session = Some(Session::open(&self.config, &self.sink.text(None), stop)?);
         let prepared = self.prepare();
         if prepared.is_err() {
             self.session = None;
@@ -262,16 +297,13 @@ impl Warehouse for Snowflake {
         types::encode(&self.columns, rows)
     }
 
-    fn put(&mut self, path: &str, bytes: Bytes) -> Step<()> {
-        let (directory, name) = path
-            .rsplit_once('/')
-            .ok_or_else(|| Error::internal(format!("{path} is no path of a staged file")))?;
-        let sql = self.statements.put(&format!("{directory}/"), name);
-        let local = self.config.local_stage;
-        stage::upload(self.session()?, &sql, name, &bytes, local)
+    fn stage(&mut self, batch: &Batch, rows: &RecordBatch, file_bytes: usize) -> Step<Vec<StagedFile>> {
+        let tag = self.sink.text(Some(batch.to.epoch));
+        self.session()?.begin(&tag);
+        write_files(rows, file_bytes, |name, bytes| self.put(&batch.directory, name, &bytes))
     }
 
-    fn apply(&mut self, batch: &Batch) -> Step<()> {
+    fn apply(&mut self, batch: &Batch) -> Step<Applied> {
         let applied = self.transact(batch);
         if applied.is_err() {
             // Ends the transaction at once if the session still can; logging out does otherwise.
@@ -337,7 +369,7 @@ pub fn remove(config: &Config, names: &Names) -> Step<()> {
         session.query(&format!("DROP TABLE IF EXISTS {table}"), Repeat::Harmless)?;
     }
     if let Err(failure) = session.query(&format!("DROP STAGE IF EXISTS {}", names.stage), Repeat::Harmless) {
-        // An empty stage costs nothing and is used again by a sink of the same name.
+        // An empty stage costs nothing, and nobody else uses its name.
         tracing::warn!(stage = %names.stage, error = %failure.error, "the sink's stage stays");
     }
     Ok(())

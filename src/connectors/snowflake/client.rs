@@ -47,6 +47,10 @@ pub struct Session {
     token: Secret,
     master_token: Secret,
     sequence: u64,
+    /// The QUERY_TAG of what is sent now.
+    tag: String,
+    /// What Snowflake calls the statements that ran under it.
+    queries: Vec<String>,
     stop: StopFlag,
 }
 
@@ -70,6 +74,8 @@ impl Session {
             token: Secret::new(""),
             master_token: Secret::new(""),
             sequence: 0,
+            tag: tag.to_string(),
+            queries: Vec::new(),
             stop: stop.clone(),
         };
         session.log_in(config, tag)?;
@@ -123,6 +129,12 @@ impl Session {
         }
     }
 
+    /// Tags what comes from now on. Answers with Snowflake's ids of the statements that have run since the last time.
+    pub fn begin(&mut self, tag: &str) -> Vec<String> {
+        self.tag = tag.to_string();
+        std::mem::take(&mut self.queries)
+    }
+
     /// Runs a statement and gives its rows, all of them.
     pub fn query(&mut self, sql: &str, repeat: Repeat) -> Step<Rows> {
         let mut data = self.execute(sql, repeat)?;
@@ -153,6 +165,7 @@ impl Session {
             "sequenceId": self.sequence,
             "isInternal": false,
             "describeOnly": false,
+            "parameters": { "QUERY_TAG": self.tag },
         });
         let mut lost_answers = 0;
         let mut renewed = false;
@@ -194,7 +207,9 @@ impl Session {
         if !answer.success {
             return Err(statement_failure(sql, answer));
         }
-        Ok(answer.data.unwrap_or_default())
+        let data = answer.data.unwrap_or_default();
+        self.queries.extend(data.query_id.clone());
+        Ok(data)
     }
 
     /// Asks once more for the result of a statement that runs. Asking is harmless.

@@ -23,10 +23,10 @@ use arrow::datatypes::SchemaRef;
 use super::warehouse::{Settings, Shape, check_columns, sync};
 use super::{Envelope, Options, Sink, SinkContext, SinkDefinition, StopFlag};
 use crate::error::{Error, Result, SqlState};
-use apply::Snowflake;
+use apply::{SinkTag, Snowflake};
 use client::{Repeat, Session};
 use config::Config;
-use statements::Names;
+use statements::{Names, whole_name};
 
 /// A warehouse is billed for at least a minute each time it wakes up.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(60);
@@ -65,7 +65,8 @@ pub fn sink(def: &SinkDefinition, schema: &SchemaRef, _key: &[usize]) -> Result<
         return Err(Error::unsupported("an ENVELOPE of a SNOWFLAKE sink"));
     }
     let mut options = Options::new("SNOWFLAKE sink", def.options.clone());
-    let names = Names::new(&options.require("table")?, &def.name)?;
+    let table = options.require("table")?;
+    let names = Names::new(&table, def.uuid)?;
     let settings = Settings::take(&mut options, COMMIT_INTERVAL)?;
     let replace = match options.take("existing_rows").as_deref() {
         None | Some("replace") => true,
@@ -80,12 +81,18 @@ pub fn sink(def: &SinkDefinition, schema: &SchemaRef, _key: &[usize]) -> Result<
         }
     };
     options.finish()?;
-    Ok(Box::new(SnowflakeSink { config: Config::new(def.connection.clone())?, names, settings, replace }))
+    let config = Config::new(def.connection.clone())?;
+    // What is not said is the user's default; two users may have different ones.
+    let whole = whole_name(&table, config.database.as_deref(), config.schema.as_deref());
+    let whole = whole.unwrap_or_else(|| format!("{} of {}", names.target, config.user.to_uppercase()));
+    let target = format!("{}/{whole}", config.base_url().to_lowercase());
+    Ok(Box::new(SnowflakeSink { config, names, target, settings, replace }))
 }
 
 struct SnowflakeSink {
     config: Config,
     names: Names,
+    target: String,
     settings: Settings,
     /// Whether rows that stand in the target before the first commit may be replaced.
     replace: bool,
@@ -94,11 +101,50 @@ struct SnowflakeSink {
 impl Sink for SnowflakeSink {
     fn run(self: Box<Self>, cx: SinkContext) -> Result<()> {
         let shape = Shape::new(cx.schema.clone(), &cx.key, cx.append_only);
-        let mut warehouse = Snowflake::new(self.config, self.names, shape.clone(), cx.uuid, self.replace)?;
+        let sink = SinkTag { name: cx.name.clone(), uuid: cx.uuid };
+        let mut warehouse = Snowflake::new(self.config, self.names, shape.clone(), sink, self.replace)?;
         sync::run(&mut warehouse, shape, &self.settings, cx)
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.clone())
     }
 
     fn clean_up(self: Box<Self>) -> Result<()> {
         apply::remove(&self.config, &self.names).map_err(|f| f.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(connection: &[(&str, &str)], name: &str, table: &str) -> String {
+        let pairs = |p: &[(&str, &str)]| p.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        let mut connection: Vec<(String, String)> = pairs(connection);
+        connection.push(("password".to_string(), "p".to_string()));
+        let def = SinkDefinition {
+            name: name.to_string(),
+            uuid: uuid::Uuid::nil(),
+            kind: "snowflake".to_string(),
+            connection,
+            options: pairs(&[("table", table)]),
+            format: None,
+            envelope: Envelope::None,
+        };
+        sink(&def, &types::test_schema(), &[]).unwrap().target().unwrap()
+    }
+
+    #[test]
+    fn a_target_is_known_again_over_another_connection() {
+        let ada = [("account", "Org-Acct"), ("user", "ada"), ("database", "d"), ("schema", "s")];
+        let bob = [("account", "org-acct"), ("user", "bob"), ("role", "r"), ("database", "D")];
+        assert_eq!(target(&ada, "one", "t"), target(&bob, "two", "s.T"));
+        assert_ne!(target(&ada, "one", "t"), target(&bob, "two", "other.t"));
+        let elsewhere = [("account", "org-acct2"), ("user", "ada"), ("database", "d"), ("schema", "s")];
+        assert_ne!(target(&ada, "one", "t"), target(&elsewhere, "one", "t"));
+        // Without a schema the name is the user's default one's.
+        assert_ne!(target(&bob, "two", "t"), target(&ada, "one", "t"));
+        assert_eq!(target(&bob, "two", "t"), target(&bob, "three", "T"));
     }
 }

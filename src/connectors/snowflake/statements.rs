@@ -20,8 +20,9 @@ pub struct Names {
 }
 
 impl Names {
-    /// Names the objects of a sink after its target, in the target's schema. `table`: `t`, `s.t` or `d.s.t`.
-    pub fn new(table: &str, sink: &str) -> Result<Names> {
+    /// Names the objects of a sink after its target and what it is known by for life, in the target's schema: no
+    /// sink that comes later, whatever its name, uses them. `table`: `t`, `s.t` or `d.s.t`.
+    pub fn new(table: &str, sink: uuid::Uuid) -> Result<Names> {
         let parts = name_parts(table).ok_or_else(|| {
             Error::new(
                 SqlState::INVALID_PARAMETER_VALUE,
@@ -30,7 +31,7 @@ impl Names {
         })?;
         let (name, path) = parts.split_last().ok_or_else(|| Error::internal("a name without parts"))?;
         let in_schema = |name: &str| path.iter().map(|p| quoted(p) + ".").collect::<String>() + &quoted(name);
-        let own = |what: &str| in_schema(&format!("{name}__TIDEMILL_{}_{what}", sink.to_uppercase()));
+        let own = |what: &str| in_schema(&format!("{name}__TIDEMILL_{:X}_{what}", sink.simple()));
         Ok(Names {
             target: in_schema(name),
             progress: own("PROGRESS"),
@@ -38,6 +39,16 @@ impl Names {
             stage: own("STAGE"),
         })
     }
+}
+
+/// A table's whole name, spelled the same however it is written; `database` and `schema` are where a name that
+/// does not say them is looked up. `None`: the name is not whole even so.
+pub fn whole_name(table: &str, database: Option<&str>, schema: Option<&str>) -> Option<String> {
+    let mut parts = name_parts(table)?;
+    for place in [schema, database].into_iter().skip(parts.len() - 1) {
+        parts.insert(0, name_parts(place?)?.pop()?);
+    }
+    Some(parts.iter().map(|p| quoted(p)).collect::<Vec<_>>().join("."))
 }
 
 /// Splits a name at its dots; unquoted parts become upper case.
@@ -326,10 +337,23 @@ mod tests {
     use crate::connectors::snowflake::types::{columns, test_schema};
     use crate::connectors::warehouse::{Counts, Effect};
 
+    #[test]
+    fn a_whole_name_is_the_same_however_it_is_written() {
+        let whole = |table| whole_name(table, Some("db"), Some("Public"));
+        for table in ["t", "T", "public.t", "DB.\"PUBLIC\".t", "\"T\""] {
+            assert_eq!(whole(table).as_deref(), Some("\"DB\".\"PUBLIC\".\"T\""), "{table}");
+        }
+        assert_ne!(whole("\"t\""), whole("t"));
+        assert_ne!(whole("other.t"), whole("t"));
+        assert_eq!(whole_name("s.t", Some("d"), None), whole_name("d.s.t", None, None));
+        assert_eq!(whole_name("t", Some("d"), None), None);
+        assert_eq!(whole_name("s.t", None, Some("x")), None);
+    }
+
     fn statements(table: &str, key: &[usize], append_only: bool) -> Statements {
         let shape = Shape::new(test_schema(), key, append_only);
         Statements::new(
-            Names::new(table, "s1").unwrap(),
+            Names::new(table, uuid::Uuid::nil()).unwrap(),
             shape,
             columns(&test_schema()).unwrap(),
             uuid::Uuid::nil(),
@@ -338,13 +362,16 @@ mod tests {
 
     #[test]
     fn names() {
-        let names = Names::new("db.Sales.\"orders by day\"", "s-1").unwrap();
+        let names = Names::new("db.Sales.\"orders by day\"", uuid::Uuid::from_u128(0xab)).unwrap();
         assert_eq!(names.target, r#""DB"."SALES"."orders by day""#);
-        assert_eq!(names.stage, r#""DB"."SALES"."orders by day__TIDEMILL_S-1_STAGE""#);
-        assert_eq!(Names::new("T", "s").unwrap().target, r#""T""#);
+        assert_eq!(
+            names.stage,
+            r#""DB"."SALES"."orders by day__TIDEMILL_000000000000000000000000000000AB_STAGE""#
+        );
+        assert_eq!(Names::new("T", uuid::Uuid::nil()).unwrap().target, r#""T""#);
         for wrong in ["", "a.", ".a", "a.b.c.d", "a b", "a;drop", "\"open", "'"] {
             assert_eq!(
-                Names::new(wrong, "s").unwrap_err().sqlstate,
+                Names::new(wrong, uuid::Uuid::nil()).unwrap_err().sqlstate,
                 SqlState::INVALID_PARAMETER_VALUE,
                 "{wrong}"
             );
@@ -358,7 +385,7 @@ mod tests {
             statements("t", &[0], false).merge(),
             concat!(
                 r#"MERGE INTO "T" T USING (SELECT "_TIDEMILL_OP", "ID", "AMOUNT", "AT", PARSE_JSON("DOC") AS "DOC", "#,
-                r#""REF", PARSE_JSON("TAGS") AS "TAGS" FROM "T__TIDEMILL_S1_CHANGES") S ON T."ID" = S."ID" "#,
+                r#""REF", PARSE_JSON("TAGS") AS "TAGS" FROM "T__TIDEMILL_00000000000000000000000000000000_CHANGES") S ON T."ID" = S."ID" "#,
                 r#"WHEN MATCHED AND S."_TIDEMILL_OP" = 'D' THEN DELETE "#,
                 r#"WHEN MATCHED AND S."_TIDEMILL_OP" = 'U' THEN UPDATE SET "AMOUNT" = S."AMOUNT", "AT" = S."AT", "#,
                 r#""DOC" = S."DOC", "REF" = S."REF", "TAGS" = S."TAGS" "#,
@@ -380,7 +407,7 @@ mod tests {
         let to = Progress { generation: 2, fence: 7, epoch: 50 };
         assert_eq!(
             statements("t", &[0], false).advance(from, to),
-            "UPDATE \"T__TIDEMILL_S1_PROGRESS\" SET GENERATION = 2, EPOCH = 50, UPDATED_AT = CURRENT_TIMESTAMP() \
+            "UPDATE \"T__TIDEMILL_00000000000000000000000000000000_PROGRESS\" SET GENERATION = 2, EPOCH = 50, UPDATED_AT = CURRENT_TIMESTAMP() \
              WHERE SINK_ID = '00000000-0000-0000-0000-000000000000' AND GENERATION = 2 AND FENCE = 7 AND EPOCH = 41"
         );
     }
@@ -409,7 +436,7 @@ mod tests {
         };
         assert!(
             statements("t", &[], true).copy(&batch).starts_with(
-                r#"COPY INTO "T__TIDEMILL_S1_CHANGES" FROM @"T__TIDEMILL_S1_STAGE"/u/g1/e/f1a1/ "#
+                r#"COPY INTO "T__TIDEMILL_00000000000000000000000000000000_CHANGES" FROM @"T__TIDEMILL_00000000000000000000000000000000_STAGE"/u/g1/e/f1a1/ "#
             )
         );
         let mut plain = statements("t", &[], true);

@@ -28,10 +28,10 @@ use hashbrown::HashMap;
 use super::consolidate::{Op, select};
 use super::encode::Encoding;
 use super::hash::row_hashes;
-use super::staging::{parquet_bytes, read_parquet, split_ops};
+use super::staging::{parquet_bytes, read_parquet, split_ops, write_files};
 use super::{
-    Batch, Counts, Effect, Failure, Mode, Progress, Shape, Step, Warehouse, batch_of, check_columns,
-    schema_of,
+    Applied, Batch, Counts, Effect, Failure, Mode, Progress, Shape, StagedFile, Step, Warehouse, batch_of,
+    check_columns, schema_of,
 };
 use crate::connectors::StopFlag;
 use crate::error::{Error, Result, SqlState};
@@ -208,7 +208,7 @@ impl LocalWarehouse {
         sync_directory(&self.table)
     }
 
-    fn stage(&self) -> PathBuf {
+    fn own_stage(&self) -> PathBuf {
         self.table.join(".stage").join(self.sink.to_string())
     }
 
@@ -377,7 +377,7 @@ impl LocalWarehouse {
 
 impl Warehouse for LocalWarehouse {
     fn open(&mut self, _stop: &StopFlag) -> Step<Progress> {
-        fs::create_dir_all(self.stage()).map_err(|e| io(&self.table, e))?;
+        fs::create_dir_all(self.own_stage()).map_err(|e| io(&self.table, e))?;
         let _lock = self.lock()?;
         let mut manifest = match self.manifest()? {
             Some(m) if m.version != 1 => {
@@ -408,7 +408,7 @@ impl Warehouse for LocalWarehouse {
         manifest.fence += 1;
         self.write_manifest(&manifest)?;
         // Whatever is staged belongs to attempts that are over.
-        for entry in fs::read_dir(self.stage()).map_err(|e| io(&self.table, e))? {
+        for entry in fs::read_dir(self.own_stage()).map_err(|e| io(&self.table, e))? {
             let path = entry.map_err(|e| io(&self.table, e))?.path();
             fs::remove_dir_all(&path).map_err(|e| io(&path, e))?;
         }
@@ -425,14 +425,13 @@ impl Warehouse for LocalWarehouse {
         batch_of(self.staged_schema(), columns, rows.num_rows())
     }
 
-    fn put(&mut self, path: &str, bytes: Bytes) -> Step<()> {
-        let path = self.table.join(".stage").join(path);
-        let parent = path.parent().unwrap_or(&self.table);
-        fs::create_dir_all(parent).map_err(|e| io(parent, e))?;
-        Ok(write_synced(&path, &bytes)?)
+    fn stage(&mut self, batch: &Batch, rows: &RecordBatch, file_bytes: usize) -> Step<Vec<StagedFile>> {
+        let directory = self.table.join(".stage").join(&batch.directory);
+        fs::create_dir_all(&directory).map_err(|e| io(&directory, e))?;
+        write_files(rows, file_bytes, |name, bytes| Ok(write_synced(&directory.join(name), &bytes)?))
     }
 
-    fn apply(&mut self, batch: &Batch) -> Step<()> {
+    fn apply(&mut self, batch: &Batch) -> Step<Applied> {
         world::crash_point("sink.begin");
         let _lock = self.lock()?;
         let before = self.manifest()?.filter(|m| m.sink == self.sink.to_string());
@@ -445,13 +444,19 @@ impl Warehouse for LocalWarehouse {
             return Err(Failure::fenced(now, batch.from));
         };
         world::crash_point("sink.fenced");
+        let mut applied = Applied::default();
+        let mut began = world::instant();
         let staged = self.staged(batch)?;
+        applied.load = began.elapsed();
         world::crash_point("sink.copied");
+        began = world::instant();
         let files = match self.shape.mode {
             Mode::Append => self.append(batch, &before, staged)?,
             Mode::Keyed(_) | Mode::Bag => self.merge(batch, &before, staged)?,
         };
+        applied.merge = began.elapsed();
         world::crash_point("sink.merged");
+        began = world::instant();
         let mut after = Manifest {
             version: 1,
             sink: self.sink.to_string(),
@@ -470,7 +475,8 @@ impl Warehouse for LocalWarehouse {
         if let Err(error) = self.settle(&mut after).and_then(|()| self.write_manifest(&after)) {
             tracing::warn!(table = %self.table.display(), %error, "renames are left to the next opening");
         }
-        Ok(())
+        applied.commit = began.elapsed();
+        Ok(applied)
     }
 
     fn discard(&mut self, batch: &Batch) {
@@ -483,10 +489,20 @@ impl Warehouse for LocalWarehouse {
     }
 }
 
-/// Removes what staging left in a table's directory; the table stays.
-pub fn remove_stage(table: &Path) -> Result<()> {
-    match fs::remove_dir_all(table.join(".stage")) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(table, e)),
+/// Removes what a sink's staging left in a table's directory; the table stays, and what other sinks have staged.
+pub fn remove_stage(table: &Path, sink: uuid::Uuid) -> Result<()> {
+    let stages = table.join(".stage");
+    let own = stages.join(sink.to_string());
+    match fs::remove_dir_all(&own) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(&own, e)),
+        _ => {}
+    }
+    match fs::remove_dir(&stages) {
+        Err(e)
+            if !matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) =>
+        {
+            Err(io(&stages, e))
+        }
         _ => Ok(()),
     }
 }

@@ -17,14 +17,13 @@ pub mod sync;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
-
 use crate::connectors::{Options, StopFlag};
 use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 
+pub use super::commits::Counts;
 pub use consolidate::{Net, Op};
 
 /// How the rows of the target are told apart.
@@ -98,7 +97,7 @@ pub enum Effect {
     Replace,
 }
 
-/// A batch of which all files are staged, ready to be applied.
+/// A batch: to be staged, and once all its files are there, to be applied.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// What it does.
@@ -109,7 +108,7 @@ pub struct Batch {
     pub to: Progress,
     /// Where its files are: a path that no other attempt of any writer uses; ends in `/`.
     pub directory: String,
-    /// The files under the directory.
+    /// The files under the directory; none before it is staged.
     pub files: Vec<StagedFile>,
     /// What applying it must do, row by row; anything else means that target and sink have parted.
     pub counts: Counts,
@@ -133,21 +132,17 @@ pub struct StagedFile {
     pub bytes: u64,
 }
 
-/// How many rows a batch adds, replaces and removes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows whose key (or copy) is not in the target.
-    pub inserts: u64,
-    /// Rows that replace the row of their key.
-    pub updates: u64,
-    /// Rows that go away.
-    pub deletes: u64,
-}
-
-impl std::fmt::Display for Counts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} rows added, {} replaced, {} removed", self.inserts, self.updates, self.deletes)
-    }
+/// How long the parts of [`Warehouse::apply`] took, and what the destination calls its statements.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// Reading what was staged.
+    pub load: Duration,
+    /// Applying it to the target.
+    pub merge: Duration,
+    /// Making it durable.
+    pub commit: Duration,
+    /// The destination's names of all statements since the batch began to be staged, if it has names for them.
+    pub queries: Vec<String>,
 }
 
 /// Why a step at the destination did not happen, or is not known to have happened.
@@ -217,12 +212,12 @@ pub trait Warehouse: Send {
     /// A value that the destination's type cannot hold.
     fn encode(&self, rows: &RecordBatch) -> Result<RecordBatch>;
 
-    /// Puts a file where the warehouse can read it; `path` is relative, its parts separated by `/`.
-    fn put(&mut self, path: &str, bytes: Bytes) -> Step<()>;
+    /// Puts a batch's rows where the warehouse can read them, in files of about `file_bytes`. Answers with the files.
+    fn stage(&mut self, batch: &Batch, rows: &RecordBatch, file_bytes: usize) -> Step<Vec<StagedFile>>;
 
     /// Applies a batch and moves the progress row, in one transaction. `Ok`: it has happened.
     /// An error to be retried: whether it has happened is known only to the next [`Warehouse::open`].
-    fn apply(&mut self, batch: &Batch) -> Step<()>;
+    fn apply(&mut self, batch: &Batch) -> Step<Applied>;
 
     /// Removes the staged files of a batch that was applied. Best effort: what stays is never read again.
     fn discard(&mut self, batch: &Batch);

@@ -18,9 +18,11 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 
 use super::consolidate::{Net, Pending};
-use super::staging::{staged_rows, write_files};
-use super::{Batch, Counts, Effect, Failure, Progress, Remedy, Settings, Shape, StagedFile, Step, Warehouse};
-use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT, Memory, SinkContext, Status, StopFlag};
+use super::staging::staged_rows;
+use super::{Batch, Counts, Effect, Failure, Progress, Remedy, Settings, Shape, Step, Warehouse};
+use crate::connectors::{
+    MEMORY_COMMITTED, MEMORY_INTENT, Memory, Phases, SinkCommit, SinkContext, Status, StopFlag,
+};
 use crate::engine::{Delta, Tick, TickDelta};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
@@ -253,17 +255,26 @@ impl Sync<'_> {
     /// changes came, µs since 1970.
     fn commit(&mut self, effect: Effect, hi: Tick, net: Net, since: i64) -> Result<Went> {
         let counts = net.counts();
+        let mut record = SinkCommit {
+            from: (effect == Effect::Advance).then_some(self.progress.epoch),
+            to: hi,
+            counts: Some(counts),
+            ..SinkCommit::default()
+        };
+        let encoding = world::instant();
         let encoded = self.warehouse.encode(&net.rows)?;
         let staged = staged_rows(&self.shape, &net, &encoded)?;
         drop((net, encoded));
+        record.rows = staged.num_rows() as u64;
+        record.phases.encode = encoding.elapsed();
         self.memory.put(MEMORY_INTENT, &hi.to_be_bytes())?;
 
         let from = self.progress;
         let generation = from.generation + u64::from(effect == Effect::Replace);
         let mut pause = self.settings.retry;
-        let bytes = loop {
-            let failure = match self.attempt(effect, generation, hi, counts, &staged) {
-                Ok(bytes) => break bytes,
+        loop {
+            let failure = match self.attempt(effect, generation, counts, &staged, &mut record) {
+                Ok(()) => break,
                 Err(failure) => failure,
             };
             if self.give_way(failure, &mut pause)? == Went::Stopped || self.open()? == Went::Stopped {
@@ -271,23 +282,18 @@ impl Sync<'_> {
             }
             let now = self.progress;
             if (now.generation, now.epoch) == (generation, hi) {
-                break 0; // it had happened, only the answer was lost
+                break; // it had happened, only the answer was lost
             }
             if (now.generation, now.epoch) != (from.generation, from.epoch) {
                 return Err(self.start_over());
             }
-        };
+        }
         self.progress = Progress { generation, epoch: hi, fence: self.progress.fence };
         self.record(hi)?;
         world::crash_point("sink.recorded");
-        self.status.update(|s| {
-            s.state = "running";
-            s.error = None;
-            s.rows += staged.num_rows() as u64;
-            s.bytes += bytes;
-            s.commits += 1;
-            s.freshness_micros = Some(world::now_micros() - since);
-        });
+        record.at_micros = world::now_micros();
+        record.freshness_micros = record.at_micros - since;
+        self.status.committed(record);
         Ok(Went::Through)
     }
 
@@ -299,33 +305,38 @@ impl Sync<'_> {
         Ok(())
     }
 
-    /// Stages the batch under a path of its own and applies it. Answers with the bytes staged.
+    /// Stages the batch under a path of its own and applies it. Notes what that took, as far as it came.
     fn attempt(
         &mut self,
         effect: Effect,
         generation: u64,
-        hi: Tick,
         counts: Counts,
         staged: &RecordBatch,
-    ) -> Step<u64> {
-        let from = self.progress;
+        record: &mut SinkCommit,
+    ) -> Step<()> {
+        let (from, hi) = (self.progress, record.to);
         self.attempt += 1;
+        record.attempts += 1;
+        record.queries.clear();
+        record.phases = Phases { encode: record.phases.encode, ..Phases::default() };
         let directory = format!("{}/g{generation}/{hi:020}/f{}a{}/", self.uuid, from.fence, self.attempt);
         world::crash_point("sink.before_put");
         let warehouse = &mut *self.warehouse;
-        let files: Vec<StagedFile> = write_files(staged, self.settings.file_bytes, |name, bytes| {
-            warehouse.put(&format!("{directory}{name}"), bytes)
-        })?;
-        world::crash_point("sink.put");
         let to = Progress { generation, epoch: hi, fence: from.fence };
-        let bytes = files.iter().map(|f| f.bytes).sum();
-        let batch = Batch { effect, from, to, directory, files, counts };
-        let applied = self.warehouse.apply(&batch);
-        if applied.is_ok() {
-            world::crash_point("sink.committed");
-            self.warehouse.discard(&batch);
-        }
-        applied.map(|()| bytes)
+        let mut batch = Batch { effect, from, to, directory, files: Vec::new(), counts };
+        let staging = world::instant();
+        batch.files = warehouse.stage(&batch, staged, self.settings.file_bytes)?;
+        record.phases.stage = staging.elapsed();
+        record.files = batch.files.len() as u64;
+        record.bytes = batch.files.iter().map(|f| f.bytes).sum();
+        world::crash_point("sink.put");
+        let applied = warehouse.apply(&batch)?;
+        world::crash_point("sink.committed");
+        (record.phases.load, record.phases.merge) = (applied.load, applied.merge);
+        record.phases.commit = applied.commit;
+        record.queries = applied.queries;
+        warehouse.discard(&batch);
+        Ok(())
     }
 
     /// The destination is where this database's history cannot take it further from: the next start must

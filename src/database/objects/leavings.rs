@@ -12,13 +12,14 @@ use crate::connectors::{Envelope, FormatSpec, Include, SinkDefinition, SourceDef
 use crate::database::{Database, connect};
 use crate::error::{Error, Result};
 use crate::sql::Catalog;
-use crate::sql::catalog::{Column, Entry, Object};
+use crate::sql::catalog::{Column, Entry, Object, UuidText};
 
 /// What is to be removed.
 #[derive(Serialize, Deserialize)]
 enum Leaving {
     Sink {
         name: String,
+        uuid: UuidText,
         kind: String,
         connection: Vec<(String, String)>,
         options: Vec<(String, String)>,
@@ -50,6 +51,7 @@ pub(crate) fn note(catalog: &Catalog, entry: &Entry) -> Result<Option<Vec<u8>>> 
             let (from, schema) = connect::followed_schema(catalog, sink)?;
             Leaving::Sink {
                 name: d.name,
+                uuid: sink.uuid,
                 kind: d.kind,
                 connection: d.connection,
                 options: d.options,
@@ -82,8 +84,9 @@ fn remove(json: &[u8]) -> Result<()> {
     let leaving: Leaving =
         serde_json::from_slice(json).map_err(|e| Error::internal(format!("a note cannot be read: {e}")))?;
     match leaving {
-        Leaving::Sink { name, kind, connection, options, format, envelope, columns, key } => {
-            let definition = SinkDefinition { name, kind, connection, options, format, envelope };
+        Leaving::Sink { name, uuid, kind, connection, options, format, envelope, columns, key } => {
+            let definition =
+                SinkDefinition { name, uuid: uuid.0, kind, connection, options, format, envelope };
             let schema = Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()));
             registry::sink(&definition, &schema, &key)?.clean_up()
         }

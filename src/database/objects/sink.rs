@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::connectors::registry;
-use crate::database::objects::claim;
+use crate::database::objects::{claim, insert};
 use crate::database::supervise::Followed;
 use crate::database::workers::hold_key;
 use crate::database::{Database, Notice, connect};
 use crate::engine::SubscribeFrom;
 use crate::error::{Error, Result, SqlState};
+use crate::sql::Catalog;
 use crate::sql::ast::{CreateSink, ObjectKind};
 use crate::sql::catalog::{Entry, Object, Sink, UuidText};
 use crate::world;
@@ -19,6 +20,33 @@ pub(crate) fn follow(database: &Database, entry: &Entry) -> Result<Arc<Followed>
     let collection = sink.from.collection();
     let subscription = database.engine.subscribe_kept(collection, SubscribeFrom::Snapshot)?;
     Ok(Followed::new(database.engine.clone(), collection, subscription, hold_key(entry.id)))
+}
+
+/// Two sinks would replace each other's rows: a target belongs to one.
+fn refuse_taken(catalog: &Catalog, kind: &str, target: &str) -> Result<()> {
+    for entry in catalog.of_kind(ObjectKind::Sink) {
+        let Object::Sink(sink) = &entry.object else { continue };
+        if sink.kind != kind {
+            continue;
+        }
+        // One whose options are no longer valid cannot run either: it takes nobody's place.
+        let Ok(theirs) = target_of(catalog, &entry.name, sink) else { continue };
+        if theirs.as_deref() == Some(target) {
+            return Err(Error::new(
+                SqlState::OBJECT_IN_USE,
+                format!("the target belongs to sink \"{}\" already", entry.name),
+            )
+            .with_detail("The rows of a target are replaced by its sink: two would undo each other's work.")
+            .with_hint("Name another target, or drop that sink first."));
+        }
+    }
+    Ok(())
+}
+
+fn target_of(catalog: &Catalog, name: &str, sink: &Sink) -> Result<Option<String>> {
+    let definition = connect::sink_definition(catalog, name, sink)?;
+    let (_, schema) = connect::followed_schema(catalog, sink)?;
+    Ok(registry::sink(&definition, &schema, &connect::sink_key(sink, &schema)?)?.target())
 }
 
 impl Database {
@@ -59,10 +87,17 @@ impl Database {
         let definition = connect::sink_definition(&catalog, &name, &sink)?;
         let (_, schema) = connect::followed_schema(&catalog, &sink)?;
         // Every option is checked before anything exists.
-        registry::sink(&definition, &schema, &connect::sink_key(&sink, &schema)?)?;
+        let made = registry::sink(&definition, &schema, &connect::sink_key(&sink, &schema)?)?;
+        let target = made.target();
         let entry = Entry::new(self.new_id()?, name, owner, Object::Sink(sink));
         let followed = follow(self, &entry)?;
-        if let Err(error) = self.add(std::slice::from_ref(&entry)) {
+        let added = self.change_catalog(|catalog, batch| {
+            if let Some(target) = &target {
+                refuse_taken(catalog, &create.kind, target)?;
+            }
+            insert(catalog, batch, &entry)
+        });
+        if let Err(error) = added {
             followed.end();
             return Err(error);
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Int64Array, IntervalMonthDayNanoArray, RecordBatch,
-    RecordBatchOptions, StringViewArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, BooleanArray, Int64Array, IntervalMonthDayNanoArray, ListArray, ListBuilder,
+    RecordBatch, RecordBatchOptions, StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{IntervalMonthDayNano, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, Schema, SchemaRef};
 
 use crate::error::Result;
 use crate::types::SqlType;
@@ -18,6 +18,8 @@ pub(crate) struct Column(pub &'static str, pub Kind);
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Text,
+    /// `text[]`.
+    Texts,
     Int,
     Bool,
     Bytes,
@@ -30,6 +32,7 @@ pub(crate) enum Kind {
 pub(crate) enum Cell {
     Null,
     Text(String),
+    Texts(Vec<String>),
     Int(i64),
     Bool(bool),
     Bytes(Vec<u8>),
@@ -59,6 +62,7 @@ pub(crate) fn schema(columns: &[Column]) -> SchemaRef {
     let fields = columns.iter().map(|Column(name, kind)| {
         let sql_type = match kind {
             Kind::Text => SqlType::Text,
+            Kind::Texts => SqlType::Array(Box::new(SqlType::Text)),
             Kind::Int => SqlType::Int8,
             Kind::Bool => SqlType::Bool,
             Kind::Bytes => SqlType::Bytea,
@@ -81,6 +85,7 @@ pub(crate) fn batch(columns: &[Column], schema: &SchemaRef, rows: Vec<Vec<Cell>>
                 Some(Cell::Text(t)) => Some(t.as_str()),
                 _ => None,
             }))),
+            Kind::Texts => Arc::new(texts(cells(), schema.field(i))),
             Kind::Bytes => Arc::new(BinaryArray::from_iter(cells().map(|c| match c {
                 Some(Cell::Bytes(b)) => Some(b.as_slice()),
                 _ => None,
@@ -109,4 +114,19 @@ pub(crate) fn batch(columns: &[Column], schema: &SchemaRef, rows: Vec<Vec<Cell>>
     });
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays.collect(), &options)?)
+}
+
+/// A column of lists of texts, with the element that its field names.
+fn texts<'a>(cells: impl Iterator<Item = Option<&'a Cell>>, field: &Field) -> ListArray {
+    let mut builder = ListBuilder::new(StringViewBuilder::new());
+    if let DataType::List(element) = field.data_type() {
+        builder = builder.with_field(Arc::clone(element));
+    }
+    for cell in cells {
+        match cell {
+            Some(Cell::Texts(texts)) => builder.append_value(texts.iter().map(Some)),
+            _ => builder.append_null(),
+        }
+    }
+    builder.finish()
 }

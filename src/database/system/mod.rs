@@ -5,6 +5,7 @@
 //! rows do.
 
 mod cells;
+mod commits;
 mod errors;
 mod files;
 mod objects;
@@ -44,6 +45,7 @@ fn definitions() -> impl Iterator<Item = &'static Definition> {
     objects::RELATIONS
         .iter()
         .chain(status::RELATIONS)
+        .chain(commits::RELATIONS)
         .chain(errors::RELATIONS)
         .chain(files::RELATIONS)
         .chain(subscriptions::RELATIONS)
