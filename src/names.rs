@@ -81,6 +81,37 @@ pub fn quote(name: &str) -> String {
     if is_plain(name) { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
+/// Splits the name of another system's table at its dots, at most three parts; `fold` is what that system makes of
+/// parts without quotes. `None`: it is no name.
+pub fn name_parts(name: &str, fold: impl Fn(&str) -> String) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut rest = name.trim();
+    loop {
+        let part;
+        if let Some(inner) = rest.strip_prefix('"') {
+            let (text, after) = inner.split_once('"')?;
+            part = text.to_string();
+            rest = after;
+        } else {
+            let end = rest.find('.').unwrap_or(rest.len());
+            part = fold(&rest[..end]);
+            rest = &rest[end..];
+            if !part.chars().all(|c| c.is_alphanumeric() || "_$".contains(c)) {
+                return None;
+            }
+        }
+        if part.is_empty() {
+            return None;
+        }
+        parts.push(part);
+        match rest.strip_prefix('.') {
+            Some(more) => rest = more,
+            None if rest.is_empty() && parts.len() <= 3 => return Some(parts),
+            None => return None,
+        }
+    }
+}
+
 /// A string literal as SQL.
 pub fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

@@ -97,7 +97,7 @@ fn postgres() {
         "shop",
         "CREATE TABLE users (id bigint PRIMARY KEY, email text); CREATE TABLE orders (id bigint PRIMARY KEY, user_id bigint, total numeric(12,2));
          INSERT INTO users VALUES (1, 'ada@example.com'); INSERT INTO orders VALUES (1, 1, 9.99);
-         CREATE PUBLICATION tidemill FOR ALL TABLES",
+         CREATE PUBLICATION tidemill FOR ALL TABLES; CREATE SCHEMA reports",
     );
     let port = format!("port = {}", postgres.port);
     run("docs/connectors/postgres.md", |sql| {

@@ -52,6 +52,7 @@ const KINDS: &[Kind] = &[
         validate: Some(postgres::validate_connection),
         source: Some(postgres::source),
         discover: Some(postgres::discover),
+        sink: Some(postgres::sink::sink),
         drop_source: Some(postgres::drop_slot),
         ..NOTHING
     },

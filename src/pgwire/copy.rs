@@ -5,6 +5,7 @@ use bytes::BufMut;
 use crate::database::{CopyFormat, CopyKind};
 use crate::error::{Error, Result, SqlState};
 use crate::pgwire::encode::EncodableBatch;
+use crate::types::escape_copy_text;
 
 /// Writes rows as CopyData messages, one a row.
 #[derive(Debug)]
@@ -64,27 +65,7 @@ impl CopyWriter {
     fn escape(&self, only_column: bool, out: &mut Vec<u8>) {
         match self.format.kind {
             CopyKind::Csv => self.escape_csv(only_column, out),
-            _ => self.escape_text(out),
-        }
-    }
-
-    fn escape_text(&self, out: &mut Vec<u8>) {
-        for &byte in &self.value {
-            let escaped = match byte {
-                b'\\' => b'\\',
-                b'\n' => b'n',
-                b'\r' => b'r',
-                b'\t' => b't',
-                0x08 => b'b',
-                0x0c => b'f',
-                0x0b => b'v',
-                other if other == self.format.delimiter => other,
-                other => {
-                    out.push(other);
-                    continue;
-                }
-            };
-            out.extend_from_slice(&[b'\\', escaped]);
+            _ => escape_copy_text(&self.value, self.format.delimiter, out),
         }
     }
 

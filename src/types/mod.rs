@@ -27,7 +27,7 @@ pub use document::Document;
 pub use input::{parse_array_text, parse_bytea, parse_text};
 pub use interval::{format_interval, parse_interval};
 pub use numeric::{format_decimal, parse_decimal, shortest};
-pub use output::{TextFormat, write_text, write_text_with};
+pub use output::{TextFormat, escape_copy_text, write_text, write_text_with};
 pub use parse::sql_type_of;
 pub use zone::Zone;
 

@@ -26,6 +26,27 @@ pub struct TextFormat {
     pub rounded_floats: bool,
 }
 
+/// Appends a value to a line of COPY's text format, its special characters escaped.
+pub fn escape_copy_text(value: &[u8], delimiter: u8, out: &mut Vec<u8>) {
+    for &byte in value {
+        let escaped = match byte {
+            b'\\' => b'\\',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            0x0b => b'v',
+            other if other == delimiter => other,
+            other => {
+                out.push(other);
+                continue;
+            }
+        };
+        out.extend_from_slice(&[b'\\', escaped]);
+    }
+}
+
 /// Writes the value at `row` in PostgreSQL's text format with the default settings; nothing for NULL, which the caller asks first.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 //! PostgreSQL as a source: a consistent snapshot, then logical replication (`pgoutput`), one upstream transaction
-//! never split over ticks.
+//! never split over ticks; and as a destination, in [`sink`].
 //!
 //! * [`settings`]: what the CONNECTION and the source say, and how to connect;
 //! * [`tables`]: which tables a publication holds, with columns and keys;
@@ -9,6 +9,7 @@
 
 pub mod pgoutput;
 pub mod settings;
+pub mod sink;
 pub mod snapshot;
 pub mod stream;
 pub mod tables;
@@ -21,16 +22,13 @@ use super::{Discovered, Envelope, Source, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
 use settings::{Server, SourceSettings};
 
-/// Connects, and checks that the server can be replicated from.
+/// Connects. Whether the server can be replicated from is asked when a source is made: a sink does not need it.
 ///
 /// # Errors
-/// 22023 for options that are wrong, 08006 when the server cannot be reached, 55000 when `wal_level` is not `logical`.
+/// 22023 for options that are wrong, 08006 when the server cannot be reached.
 pub fn validate_connection(options: Vec<(String, String)>) -> Result<()> {
     let server = Server::from_options(options)?;
-    settings::runtime()?.block_on(async {
-        let client = server.connect().await?;
-        settings::check_wal_level(&client).await
-    })
+    settings::runtime()?.block_on(async { server.connect().await.map(|_| ()) })
 }
 
 /// The source that a definition describes. Asks nobody.
@@ -44,7 +42,7 @@ pub fn source(definition: &SourceDefinition, _schema: &SchemaRef) -> Result<Box<
 /// The tables of the source's publication.
 ///
 /// # Errors
-/// As [`validate_connection`]; 42704 when there is no such publication.
+/// As [`validate_connection`]; 55000 when `wal_level` is not `logical`; 42704 when there is no such publication.
 pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
     let settings = parse(definition)?;
     let tables = settings::runtime()?.block_on(async {

@@ -11,6 +11,9 @@ use crate::error::{Error, Result, SqlState};
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection over which nothing comes is asked for a sign of life this often; without one for a minute or so it is lost.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
 /// Session settings under which values come as text that is read back without loss.
 const SESSION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 \
     -c timezone=UTC -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
@@ -70,7 +73,11 @@ impl Server {
             .dbname(&self.database)
             .application_name("tidemill")
             .options(SESSION_OPTIONS)
-            .connect_timeout(CONNECT_TIMEOUT);
+            .connect_timeout(CONNECT_TIMEOUT)
+            .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(KEEPALIVE)
+            .keepalives_retries(3)
+            .tcp_user_timeout(KEEPALIVE * 4);
         let attempt = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await;
         let (client, connection) = attempt
             .map_err(|_| self.unreachable("no answer in 10 s"))?
@@ -81,6 +88,11 @@ impl Server {
             }
         });
         Ok(client)
+    }
+
+    /// Where it is: the same for all users of one database.
+    pub fn place(&self) -> String {
+        format!("{}:{}/{}", self.host.to_lowercase(), self.port, self.database)
     }
 
     fn unreachable(&self, why: &str) -> Error {

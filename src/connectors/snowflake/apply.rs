@@ -21,6 +21,7 @@ use crate::connectors::StopFlag;
 use crate::connectors::warehouse::staging::write_files;
 use crate::connectors::warehouse::{
     Applied, Batch, Counts, Effect, Failure, Mode, Progress, Remedy, Shape, StagedFile, Step, Warehouse,
+    misfit, refuse_rows, target_gone,
 };
 use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
@@ -126,14 +127,7 @@ impl Snowflake {
             Ok(rows) => rows,
             Err(failure) if failure.error.sqlstate == SqlState::UNDEFINED_TABLE => {
                 if progress.generation > 0 {
-                    return Err(Failure {
-                        error: Error::new(
-                            SqlState::UNDEFINED_TABLE,
-                            format!("the sink's target {} is gone", s.names.target),
-                        )
-                        .with_hint("Drop the sink and create it again to fill a new table."),
-                        remedy: Remedy::Nothing,
-                    });
+                    return Err(target_gone(&s.names.target).into());
                 }
                 self.run(&s.create_target(), Repeat::Harmless)?;
                 return Ok(());
@@ -144,12 +138,7 @@ impl Snowflake {
         if progress.generation == 0 && !self.replace {
             let rows = self.run(&s.count_target(), Repeat::Harmless)?;
             if rows.number(0, "N")? > 0 {
-                return Err(Error::new(
-                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("{} has rows already", s.names.target),
-                )
-                .with_hint("Empty it, or let the sink replace them: existing_rows = 'replace'.")
-                .into());
+                return Err(refuse_rows(&s.names.target).into());
             }
         }
         Ok(())
@@ -183,11 +172,7 @@ impl Snowflake {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(Error::new(
-            SqlState::DATATYPE_MISMATCH,
-            format!("the columns of {} are not those that the sink needs", self.statements.names.target),
-        )
-        .with_detail(problems.join("; ") + "."))
+        Err(misfit(&self.statements.names.target, &problems))
     }
 
     /// A writer that died may have left a transaction that holds the progress row. Best effort.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-use super::warehouse::{Settings, Shape, check_columns, sync};
+use super::warehouse::{Settings, Shape, check_columns, may_replace, sync};
 use super::{Envelope, Options, Sink, SinkContext, SinkDefinition, StopFlag};
 use crate::error::{Error, Result, SqlState};
 use apply::{SinkTag, Snowflake};
@@ -68,18 +68,7 @@ pub fn sink(def: &SinkDefinition, schema: &SchemaRef, _key: &[usize]) -> Result<
     let table = options.require("table")?;
     let names = Names::new(&table, def.uuid)?;
     let settings = Settings::take(&mut options, COMMIT_INTERVAL)?;
-    let replace = match options.take("existing_rows").as_deref() {
-        None | Some("replace") => true,
-        Some("refuse") => false,
-        Some(other) => {
-            return Err(Error::new(
-                SqlState::INVALID_PARAMETER_VALUE,
-                format!(
-                    "option \"existing_rows\" of SNOWFLAKE sink must be replace or refuse, not \"{other}\""
-                ),
-            ));
-        }
-    };
+    let replace = may_replace(&mut options)?;
     options.finish()?;
     let config = Config::new(def.connection.clone())?;
     // What is not said is the user's default; two users may have different ones.

@@ -5,6 +5,7 @@
 use super::types::Column;
 use crate::connectors::warehouse::{Batch, Mode, Progress, Shape, column};
 use crate::error::{Error, Result, SqlState};
+use crate::names::name_parts;
 
 /// The names of a sink's objects in Snowflake, each as it stands in SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ impl Names {
     /// Names the objects of a sink after its target and what it is known by for life, in the target's schema: no
     /// sink that comes later, whatever its name, uses them. `table`: `t`, `s.t` or `d.s.t`.
     pub fn new(table: &str, sink: uuid::Uuid) -> Result<Names> {
-        let parts = name_parts(table).ok_or_else(|| {
+        let parts = name_parts(table, str::to_uppercase).ok_or_else(|| {
             Error::new(
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("option \"table\" of SNOWFLAKE sink must be a table's name, not \"{table}\""),
@@ -44,41 +45,11 @@ impl Names {
 /// A table's whole name, spelled the same however it is written; `database` and `schema` are where a name that
 /// does not say them is looked up. `None`: the name is not whole even so.
 pub fn whole_name(table: &str, database: Option<&str>, schema: Option<&str>) -> Option<String> {
-    let mut parts = name_parts(table)?;
+    let mut parts = name_parts(table, str::to_uppercase)?;
     for place in [schema, database].into_iter().skip(parts.len() - 1) {
-        parts.insert(0, name_parts(place?)?.pop()?);
+        parts.insert(0, name_parts(place?, str::to_uppercase)?.pop()?);
     }
     Some(parts.iter().map(|p| quoted(p)).collect::<Vec<_>>().join("."))
-}
-
-/// Splits a name at its dots; unquoted parts become upper case.
-fn name_parts(name: &str) -> Option<Vec<String>> {
-    let mut parts = Vec::new();
-    let mut rest = name.trim();
-    loop {
-        let part;
-        if let Some(inner) = rest.strip_prefix('"') {
-            let (text, after) = inner.split_once('"')?;
-            part = text.to_string();
-            rest = after;
-        } else {
-            let end = rest.find('.').unwrap_or(rest.len());
-            part = rest[..end].to_uppercase();
-            rest = &rest[end..];
-            if !part.chars().all(|c| c.is_alphanumeric() || "_$".contains(c)) {
-                return None;
-            }
-        }
-        if part.is_empty() {
-            return None;
-        }
-        parts.push(part);
-        match rest.strip_prefix('.') {
-            Some(more) => rest = more,
-            None if rest.is_empty() && parts.len() <= 3 => return Some(parts),
-            None => return None,
-        }
-    }
 }
 
 /// A name in quotes.

@@ -264,6 +264,39 @@ impl Settings {
     }
 }
 
+/// Takes the option `existing_rows`: whether rows that stand in the target before the first commit may be replaced.
+pub fn may_replace(options: &mut Options) -> Result<bool> {
+    match options.take("existing_rows").as_deref() {
+        None | Some("replace") => Ok(true),
+        Some("refuse") => Ok(false),
+        Some(other) => Err(Error::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("option \"existing_rows\" must be replace or refuse, not \"{other}\""),
+        )),
+    }
+}
+
+/// The first commit would replace rows, which the sink may not.
+pub(crate) fn refuse_rows(target: &str) -> Error {
+    Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("{target} has rows already"))
+        .with_hint("Empty it, or let the sink replace them: existing_rows = 'replace'.")
+}
+
+/// The target of a sink that had filled it is not there any more.
+pub(crate) fn target_gone(target: &str) -> Error {
+    Error::new(SqlState::UNDEFINED_TABLE, format!("the sink's target {target} is gone"))
+        .with_hint("Drop the sink and create it again to fill a new table.")
+}
+
+/// The target's columns are not those that the sink needs.
+pub(crate) fn misfit(target: &str, problems: &[String]) -> Error {
+    Error::new(
+        SqlState::DATATYPE_MISMATCH,
+        format!("the columns of {target} are not those that the sink needs"),
+    )
+    .with_detail(problems.join("; ") + ".")
+}
+
 /// Reads a length of time as it is written in options: `5 s`, `500ms`, `2 minutes`, `00:00:05`; a bare number is seconds.
 pub fn duration(option: &str, text: &str) -> Result<Duration> {
     let wrong = || {
@@ -309,17 +342,27 @@ pub mod column {
     pub const SEQ: &str = "_TIDEMILL_SEQ";
 }
 
-/// Refuses columns whose names are taken, or that differ only in case: a warehouse may not tell them apart.
+/// Refuses columns whose names are the sink's own, and relations without columns.
+pub fn check_reserved(schema: &SchemaRef) -> Result<()> {
+    let own = [column::OP, column::ROW, column::SEQ];
+    if let Some(field) = schema.fields().iter().find(|f| own.contains(&f.name().to_uppercase().as_str())) {
+        return Err(Error::new(
+            SqlState::INVALID_TABLE_DEFINITION,
+            format!("column name \"{}\" is reserved for the sink itself", field.name()),
+        ));
+    }
+    if schema.fields().is_empty() {
+        return Err(Error::unsupported("a sink of a relation without columns"));
+    }
+    Ok(())
+}
+
+/// [`check_reserved`], and refuses names that differ only in case: a warehouse may not tell them apart.
 pub fn check_columns(schema: &SchemaRef) -> Result<()> {
+    check_reserved(schema)?;
     let mut seen: Vec<String> = Vec::new();
     for field in schema.fields() {
         let upper = field.name().to_uppercase();
-        if [column::OP, column::ROW, column::SEQ].contains(&upper.as_str()) {
-            return Err(Error::new(
-                SqlState::INVALID_TABLE_DEFINITION,
-                format!("column name \"{}\" is reserved for the sink itself", field.name()),
-            ));
-        }
         if seen.contains(&upper) {
             return Err(Error::new(
                 SqlState::DUPLICATE_COLUMN,
@@ -330,9 +373,6 @@ pub fn check_columns(schema: &SchemaRef) -> Result<()> {
             ));
         }
         seen.push(upper);
-    }
-    if seen.is_empty() {
-        return Err(Error::unsupported("a sink of a relation without columns"));
     }
     Ok(())
 }
