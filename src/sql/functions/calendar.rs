@@ -30,12 +30,18 @@ const fn function(
     Definition { name, forms, variadic: false, gives, evaluate }
 }
 
-const DEFINITIONS: [Definition; 12] = [
+const DEFINITIONS: [Definition; 13] = [
     function(
         "date_trunc",
         &[&[Text, Timestamptz], &[Text, Timestamp], &[Text, Interval], &[Text, Timestamptz, Text]],
         Gives::Plain(1),
         truncate,
+    ),
+    function(
+        "date_bin",
+        &[&[Interval, Timestamptz, Timestamptz], &[Interval, Timestamp, Timestamp]],
+        Gives::Plain(1),
+        binned,
     ),
     function("make_date", &[&[Int4, Int4, Int4]], Gives::Date, |call| {
         call.values::<Date32Type>(|row| {
@@ -82,6 +88,30 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
 
 fn out_of_range(message: &str) -> Error {
     Error::new(SqlState("22008"), message)
+}
+
+/// The start of the span, of equal ones from an origin, that a moment is in.
+fn binned(call: &Call<'_>) -> Result<ArrayRef> {
+    let strides = call.array(0)?.as_primitive::<IntervalMonthDayNanoType>();
+    let (moments, origins) = (call.moments(1)?, call.moments(2)?);
+    call.values::<TimestampMicrosecondType>(|row| {
+        let (stride, at) = (strides.value(row), moments.value(row));
+        if stride.months != 0 {
+            let message = "timestamps cannot be binned into intervals containing months or years";
+            return Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+        }
+        let stride = i64::from(stride.days) * DAY + stride.nanoseconds / 1000;
+        if stride <= 0 {
+            return Err(out_of_range("stride must be greater than zero"));
+        }
+        if at == i64::MAX || at == i64::MIN {
+            return Ok(Some(at));
+        }
+        let since =
+            at.checked_sub(origins.value(row)).ok_or_else(|| out_of_range("interval out of range"))?;
+        // Not before what there is but by less than a stride.
+        Ok(Some(at.saturating_sub(since.rem_euclid(stride))))
+    })
 }
 
 /// Days since 1970 of a date that there is; years before the first are counted downwards from -1.

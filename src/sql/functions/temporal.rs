@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{Error, SqlState};
-use crate::types::{Moment, SqlType};
+use crate::types::{Moment, SqlType, is_string};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
@@ -145,11 +145,11 @@ impl Field {
 fn ask_moment(field: Field, micros: i64) -> i64 {
     let at = Moment::of(micros);
     match field {
-        Field::Millennium => (at.year - 1).div_euclid(1000) + 1,
-        Field::Century => (at.year - 1).div_euclid(100) + 1,
+        Field::Millennium => age_of(at.year, 1000),
+        Field::Century => age_of(at.year, 100),
         Field::Decade => at.year.div_euclid(10),
-        Field::Year => at.year,
-        Field::Isoyear => iso_week(&at).0,
+        Field::Year => without_zero(at.year),
+        Field::Isoyear => without_zero(iso_week(&at).0),
         Field::Quarter => i64::from((at.month - 1) / 3 + 1),
         Field::Month => at.month.into(),
         Field::Week => iso_week(&at).1,
@@ -167,6 +167,16 @@ fn ask_moment(field: Field, micros: i64) -> i64 {
         Field::Julian => micros.div_euclid(DAY_MICROS) + EPOCH_JULIAN,
         Field::Timezone => 0,
     }
+}
+
+/// The year as it is counted: the one before the first is -1.
+fn without_zero(year: i64) -> i64 {
+    if year > 0 { year } else { year - 1 }
+}
+
+/// The number of the century or millennium that a year is in; there is none between the first and that before it.
+fn age_of(year: i64, years: i64) -> i64 {
+    if year > 0 { (year - 1) / years + 1 } else { year / years - 1 }
 }
 
 /// Year and number of the week by ISO 8601.
@@ -367,8 +377,7 @@ impl Temporal {
     fn new(kind: Kind) -> Self {
         let interval = DataType::Interval(IntervalUnit::MonthDayNano);
         let types = match kind {
-            Kind::Age => vec![SqlType::Timestamp.arrow(), SqlType::Timestamp.arrow()],
-            Kind::Difference => {
+            Kind::Age | Kind::Difference => {
                 return Temporal { kind, signature: Signature::user_defined(Volatility::Immutable) };
             }
             Kind::Length => vec![interval],
@@ -395,6 +404,16 @@ impl ScalarUDFImpl for Temporal {
 
     /// Of two points in time the one with a zone decides: the other one is taken in that zone.
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let moment = |t: &DataType| {
+            matches!(t, DataType::Timestamp(..) | DataType::Date32 | DataType::Null) || is_string(t)
+        };
+        if self.kind == Kind::Age && (types.len() != 2 || !types.iter().all(moment)) {
+            let types: Vec<_> = types.iter().map(ToString::to_string).collect();
+            return Err(datafusion::error::DataFusionError::Plan(format!(
+                "No function matches the given name and argument types 'age({})'",
+                types.join(", ")
+            )));
+        }
         let zoned = types.iter().any(|t| matches!(t, DataType::Timestamp(_, Some(_))));
         let to = match types.first() {
             Some(DataType::Time32(_) | DataType::Time64(_)) => SqlType::Time.arrow(),

@@ -1,17 +1,22 @@
 //! Aggregates that collect their values first: `jsonb_agg(x ORDER BY y)` becomes a function of
 //! `array_agg(to_jsonb(x) ORDER BY y)`, `mode() WITHIN GROUP (ORDER BY x)` one of `array_agg(x ORDER BY x)`.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr, TableAlias,
-    TableAliasColumnDef, TableFactor, TableWithJoins, Value, WindowType,
+    BinaryOperator, DataType, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName, OrderBy, OrderByExpr,
+    OrderByKind, OrderByOptions, Query, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
+    TableWithJoins, Value, Visitor, WindowType,
 };
 
 use super::rewrite::{binary, call, cast};
-use super::{hypothetical, naming};
+use super::{hypothetical, naming, set_returning};
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
+use crate::sql::functions::Functions;
 use crate::sql::parser;
+use crate::sql::walk::walk;
 
 /// The call that a call of such an aggregate stands for; `None` for any other function.
 ///
@@ -145,6 +150,22 @@ fn one_order(function: &Function) -> Result<OrderByExpr> {
     }
 }
 
+/// Different values are collected in their order, as PostgreSQL finds them by sorting.
+pub(super) fn sort_distinct(function: &mut Function, name: &str) {
+    if !matches!(name, "array_agg" | "string_agg") || function.over.is_some() {
+        return;
+    }
+    let value = given_arguments(function).into_iter().next();
+    if let (FunctionArguments::List(list), Some(expr)) = (&mut function.args, value)
+        && list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+        && list.clauses.is_empty()
+    {
+        let options = OrderByOptions { asc: None, nulls_first: None };
+        let order = OrderByExpr { expr, options, with_fill: None };
+        list.clauses.push(FunctionArgumentClause::OrderBy(vec![order]));
+    }
+}
+
 /// `array_agg(value)` with what stood around the values of the other aggregate.
 fn collected(function: &Function, value: Expr, order: Option<OrderByExpr>) -> Expr {
     let mut inner = call("array_agg", vec![value]);
@@ -173,6 +194,9 @@ pub(super) fn array_of_query(function: &Function) -> Result<Option<Expr>> {
     if function.name.0.last().and_then(|p| p.as_ident()).is_none_or(|id| fold(id) != "array") {
         return Ok(None);
     }
+    if let Some(aggregated) = aggregated(query) {
+        return Ok(Some(Expr::Subquery(Box::new(aggregated))));
+    }
     let (inner, order) = ordered(query)?;
     let item = naming::marked("item", 0);
     let order: Vec<String> =
@@ -199,6 +223,81 @@ pub(super) fn array_of_query(function: &Function) -> Result<Option<Expr>> {
     Ok(Some(Expr::Subquery(outer)))
 }
 
+/// The query with its one column collected in its place: so it may name columns of queries around it. `None` when its
+/// rows are made of others, or counted.
+fn aggregated(query: &Query) -> Option<Query> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let no_groups = matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    let plain = no_groups && select.having.is_none() && select.distinct.is_none() && select.qualify.is_none();
+    if !plain || query.with.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
+        return None;
+    }
+    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
+        select.projection.as_slice()
+    else {
+        return None;
+    };
+    let mut order = match &query.order_by {
+        None => Vec::new(),
+        Some(OrderBy { kind: OrderByKind::Expressions(order), .. }) => order.clone(),
+        Some(_) => return None,
+    };
+    for key in &mut order {
+        key.expr = meant(&key.expr, select.projection.first());
+    }
+    if !of_its_row(value) || !order.iter().all(|key| of_its_row(&key.expr)) {
+        return None;
+    }
+    let mut list = call("array_agg", vec![value.clone()]);
+    if let Expr::Function(Function { args: FunctionArguments::List(args), .. }) = &mut list
+        && !order.is_empty()
+    {
+        args.clauses.push(FunctionArgumentClause::OrderBy(order));
+    }
+    let empty = Expr::Value(Value::SingleQuotedString("{}".to_string()).into());
+    let mut select = select.clone();
+    select.projection = vec![SelectItem::UnnamedExpr(call("coalesce", vec![list, empty]))];
+    Some(Query { body: Box::new(SetExpr::Select(select)), order_by: None, ..query.clone() })
+}
+
+/// Whether an expression is computed of one row for it: no aggregate, no window, no rows of its own, no subquery.
+fn of_its_row(expr: &Expr) -> bool {
+    struct Others;
+    impl Visitor for Others {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+            let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
+            let scalar = Functions::get().scalar(&name).is_some() && !set_returning::is_known(&name);
+            match scalar && function.over.is_none() {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        }
+    }
+    walk(expr, &mut Others).is_continue()
+}
+
+/// What is ordered by: a position, or an alias, means the one column.
+fn meant(key: &Expr, column: Option<&SelectItem>) -> Expr {
+    let (value, alias) = match column {
+        Some(SelectItem::UnnamedExpr(value)) => (value, None),
+        Some(SelectItem::ExprWithAlias { expr, alias }) => (expr, Some(fold(alias))),
+        _ => return key.clone(),
+    };
+    let is_column = match key {
+        Expr::Value(v) => matches!(v.value, Value::Number(..)),
+        Expr::Identifier(id) => alias.as_deref() == Some(fold(id).as_str()),
+        _ => false,
+    };
+    if is_column { value.clone() } else { key.clone() }
+}
+
 /// The query with what it is ordered by as further columns, and how each of them is sorted.
 fn ordered(query: &Query) -> Result<(Query, Vec<String>)> {
     let mut query = query.clone();
@@ -214,26 +313,7 @@ fn ordered(query: &Query) -> Result<(Query, Vec<String>)> {
     }
     let mut sorts = Vec::new();
     for order in exprs {
-        let mut expr = order.expr.clone();
-        // A position, or an alias, means the one column.
-        let first = match select.projection.first() {
-            Some(SelectItem::UnnamedExpr(first) | SelectItem::ExprWithAlias { expr: first, .. }) => {
-                Some(first.clone())
-            }
-            _ => None,
-        };
-        let alias = match select.projection.first() {
-            Some(SelectItem::ExprWithAlias { alias, .. }) => Some(fold(alias)),
-            _ => None,
-        };
-        let is_first = match &expr {
-            Expr::Value(v) => matches!(v.value, Value::Number(..)),
-            Expr::Identifier(id) => alias.as_deref() == Some(fold(id).as_str()),
-            _ => false,
-        };
-        if let (true, Some(first)) = (is_first, first) {
-            expr = first;
-        }
+        let expr = meant(&order.expr, select.projection.first());
         select.projection.push(SelectItem::UnnamedExpr(expr));
         let options = &order.options;
         let direction = if options.asc == Some(false) { "DESC" } else { "ASC" };

@@ -113,6 +113,15 @@ fn plan_error(message: &str) -> Error {
             ),
         );
     }
+    if message.contains("cannot contain window function calls") {
+        return Error::new(
+            SqlState::GROUPING_ERROR,
+            "aggregate function calls cannot contain window function calls",
+        );
+    }
+    if let Some(name) = between(message, "The window ", " is not defined") {
+        return Error::new(SqlState::UNDEFINED_OBJECT, format!("window \"{name}\" does not exist"));
+    }
     if message.contains("Window functions are not allowed in the WHERE clause") {
         return Error::new(SqlState("42P20"), "window functions are not allowed in WHERE");
     }

@@ -10,6 +10,59 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::sqlparser::ast::Expr as Tree;
+
+use super::collecting::given_arguments;
+use crate::names::fold;
+
+/// ROLLUP and CUBE over several columns at a time, and within GROUPING SETS, as the sets that they stand for.
+pub(super) fn spell_out(keys: &mut [Tree]) {
+    let wide = |sets: &[Vec<Tree>]| sets.iter().any(|set| set.len() != 1);
+    for key in keys {
+        let sets = match key {
+            Tree::Rollup(sets) if wide(sets) => rolled(sets),
+            Tree::Cube(sets) if wide(sets) => cubed(sets),
+            Tree::GroupingSets(sets) if sets.iter().any(|set| nested(set).is_some()) => {
+                sets.iter().flat_map(|set| nested(set).unwrap_or_else(|| vec![set.clone()])).collect()
+            }
+            _ => continue,
+        };
+        *key = Tree::GroupingSets(sets);
+    }
+}
+
+/// The sets of a ROLLUP or CUBE that is one of the GROUPING SETS, where it looks like a call.
+fn nested(set: &[Tree]) -> Option<Vec<Vec<Tree>>> {
+    let [Tree::Function(function)] = set else { return None };
+    let [name] = function.name.0.as_slice() else { return None };
+    let parts = || {
+        let columns = given_arguments(function).into_iter().map(|arg| match arg {
+            Tree::Tuple(columns) => columns,
+            Tree::Nested(column) => vec![*column],
+            column => vec![column],
+        });
+        columns.collect::<Vec<_>>()
+    };
+    match fold(name.as_ident()?).as_str() {
+        "rollup" => Some(rolled(&parts())),
+        "cube" => Some(cubed(&parts())),
+        _ => None,
+    }
+}
+
+fn rolled(parts: &[Vec<Tree>]) -> Vec<Vec<Tree>> {
+    (0..=parts.len()).rev().map(|n| parts[..n].concat()).collect()
+}
+
+fn cubed(parts: &[Vec<Tree>]) -> Vec<Vec<Tree>> {
+    match parts.split_first() {
+        None => vec![vec![]],
+        Some((first, rest)) => {
+            let rest = cubed(rest);
+            rest.iter().map(|set| [first.clone(), set.clone()].concat()).chain(rest.clone()).collect()
+        }
+    }
+}
 
 /// The plan with grouping sets over columns only.
 pub(super) fn name_keys(plan: LogicalPlan) -> Result<LogicalPlan> {

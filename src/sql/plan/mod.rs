@@ -28,6 +28,7 @@ mod output;
 mod parameters;
 mod patterns;
 mod records;
+mod recursion;
 mod rewrite;
 mod rows;
 mod semantics;

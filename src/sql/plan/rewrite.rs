@@ -15,8 +15,8 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::literals::{interval_cast, keep_literal, precise, type_number, whole_number};
 use super::{
-    any_all, asof, casts, collecting, distinct, joins, named_windows, naming, patterns, rows, set_returning,
-    spelled, values, windowed, windows,
+    any_all, asof, casts, collecting, distinct, grouping, joins, named_windows, naming, patterns, recursion,
+    rows, set_returning, spelled, values, windowed, windows,
 };
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
@@ -115,6 +115,7 @@ impl VisitorMut for Rewriter {
             }
         }
         if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
+            grouping::spell_out(exprs);
             exprs.iter_mut().for_each(keep_literal);
         }
         if let Err(e) = distinct::distinct_on(select) {
@@ -249,6 +250,9 @@ fn restore_frame(spec: &mut WindowSpec) {
 
 /// LIMIT, FETCH, ORDER BY positions; what DataFusion would ignore is refused.
 fn prepare_query(query: &mut Query) -> Result<()> {
+    if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
+        with.cte_tables.iter().try_for_each(recursion::check)?;
+    }
     if let Some(with) = query.with.as_mut().filter(|with| !with.recursive) {
         with.cte_tables.iter_mut().try_for_each(name_in_query)?;
     }
@@ -542,6 +546,8 @@ fn prepare_function(function: &mut Function) -> Result<()> {
         frame_offsets(spec).for_each(keep_literal);
     }
     let name = function.name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+    windows::check(function, &name)?;
+    collecting::sort_distinct(function, &name);
     if matches!(name.as_str(), "generate_series" | "series_array")
         && let FunctionArguments::List(list) = &mut function.args
     {

@@ -1,10 +1,10 @@
-//! Windows that stand on named windows: `OVER (w ORDER BY …)`.
+//! Windows that stand on named windows: `OVER (w ORDER BY …)`; calls of window functions that cannot be.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, NamedWindowDefinition, NamedWindowExpr, Select, VisitMut, VisitorMut, WindowSpec,
-    WindowType,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, NamedWindowDefinition, NamedWindowExpr,
+    Select, UnaryOperator, Value, VisitMut, VisitorMut, WindowSpec, WindowType,
 };
 
 use crate::error::{Error, Result, SqlState};
@@ -65,6 +65,49 @@ impl Windows {
             spec.order_by = base.order_by;
         }
         Ok(())
+    }
+}
+
+/// Functions that are called over windows only.
+const WINDOW_ONLY: [&str; 11] = [
+    "row_number",
+    "rank",
+    "dense_rank",
+    "percent_rank",
+    "cume_dist",
+    "ntile",
+    "lag",
+    "lead",
+    "first_value",
+    "last_value",
+    "nth_value",
+];
+
+/// Refuses what DataFusion would answer, or refuse in its own words.
+///
+/// # Errors
+/// 42809 without a window, 22014 and 22016 for numbers below 1.
+pub(super) fn check(function: &Function, name: &str) -> Result<()> {
+    if WINDOW_ONLY.contains(&name) && function.over.is_none() && function.within_group.is_empty() {
+        let message = format!("window function {name} requires an OVER clause");
+        return Err(Error::new(SqlState::WRONG_OBJECT_TYPE, message));
+    }
+    let FunctionArguments::List(list) = &function.args else { return Ok(()) };
+    let refused = match name {
+        "ntile" => (list.args.first(), "22014", "argument of ntile must be greater than zero"),
+        "nth_value" => (list.args.get(1), "22016", "argument of nth_value must be greater than zero"),
+        _ => return Ok(()),
+    };
+    let below_one = |expr: &Expr| match expr {
+        Expr::Value(v) => matches!(&v.value, Value::Number(n, _) if n.parse() == Ok(0u64)),
+        Expr::UnaryOp { op: UnaryOperator::Minus, .. } => true,
+        _ => false,
+    };
+    match refused {
+        (Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(number))), state, message) if below_one(number) => {
+            Err(Error::new(SqlState(state), message))
+        }
+        _ => Ok(()),
     }
 }
 
