@@ -36,6 +36,8 @@ pub struct Config {
     pub tick_rows: usize,
     /// Threads that compute a tick.
     pub workers: usize,
+    /// Bytes of journal after which the views' state is written down.
+    pub checkpoint_bytes: u64,
     /// Sessions at once over the wire.
     pub connections: usize,
     /// How long shutdown waits for sources and sinks to finish, in milliseconds.
@@ -140,6 +142,16 @@ pub const SETTINGS: &[Setting] = &[
         set: |c, v| number(v, 1, 64, "a whole number from 1 to 64").map(|n| c.workers = n as usize),
     },
     Setting {
+        name: "checkpoint_bytes",
+        unit: "bytes",
+        default: "33554432",
+        bounds: "1 or more",
+        about: "the views' state is written down again when the journal has grown by so much, and by half of what the state took",
+        set: |c, v| {
+            number(v, 1, u64::MAX, "a whole number of bytes, 1 or more").map(|n| c.checkpoint_bytes = n)
+        },
+    },
+    Setting {
         name: "connections",
         unit: "sessions",
         default: "200",
@@ -197,6 +209,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             tick_rows: 0,
             workers: 0,
+            checkpoint_bytes: 0,
             connections: 0,
             drain_timeout_ms: 0,
             accept_loss: false,

@@ -4,7 +4,10 @@
 //! place in the statement) and nothing is translated twice. Messages follow PostgreSQL's style:
 //! lower-case, no full stop; the detail and the hint are sentences.
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+use parking_lot::Mutex;
 
 /// A `Result` whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -12,6 +15,20 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A five-character SQLSTATE, see PostgreSQL's appendix A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SqlState(pub &'static str);
+
+impl SqlState {
+    /// The SQLSTATE of this code. A code is kept for the life of the process; there are few.
+    pub fn of(code: &str) -> SqlState {
+        static CODES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut codes = CODES.lock();
+        if let Some(known) = codes.get(code) {
+            return SqlState(known);
+        }
+        let code: &'static str = Box::leak(code.into());
+        codes.insert(code);
+        SqlState(code)
+    }
+}
 
 #[allow(missing_docs)] // the names are PostgreSQL's own condition names
 impl SqlState {

@@ -45,6 +45,45 @@ fn everything_is_there_after_a_restart() {
 }
 
 #[test]
+fn views_are_taken_up_from_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { checkpoint_bytes: 1, ..Config::at(dir.path()) };
+    let in_turn = |work: &dyn Fn(&mut database::TestSession)| {
+        let database = Database::open(&config).unwrap();
+        let mut session = Db::session_of(&database);
+        work(&mut session);
+        drop(session);
+        database.shutdown();
+    };
+    in_turn(&|s| {
+        s.run("CREATE TABLE t (id int PRIMARY KEY, g text, v numeric(10,2))");
+        s.run(
+            "CREATE MATERIALIZED VIEW totals AS SELECT g, sum(v) AS total, max(id) AS last FROM t GROUP BY g",
+        );
+        s.run("CREATE MATERIALIZED VIEW shares AS SELECT id, 1 / v AS share FROM t");
+        s.run("INSERT INTO t SELECT i, 'g' || i % 3, i - 2 FROM generate_series(1, 20) AS x(i)");
+        assert_eq!(s.rows("SELECT count(*) FROM tidemill.checkpoints WHERE error IS NOT NULL"), rows(&["0"]));
+    });
+    let restored = "SELECT nodes > 0, bytes > 0, took >= paused, error IS NULL FROM tidemill.checkpoints \
+                    WHERE action = 'restored'";
+    for _ in 0..2 {
+        in_turn(&|s| {
+            assert_eq!(s.rows(restored), rows(&["t|t|t|t"]));
+            s.run("CHECK MATERIALIZED VIEW totals");
+            assert_eq!(s.error("SELECT * FROM shares").sqlstate.0, "22012");
+            s.run("UPDATE t SET v = v + 1 WHERE id > 5");
+            s.run("CHECK MATERIALIZED VIEW totals");
+        });
+    }
+    // A row that failed before the restarts is mended, and its error goes.
+    in_turn(&|s| {
+        s.run("UPDATE t SET v = 7 WHERE v = 0");
+        s.run("CHECK MATERIALIZED VIEW shares");
+        assert_eq!(s.rows("SELECT count(*) FROM shares"), rows(&["20"]));
+    });
+}
+
+#[test]
 fn a_directory_is_open_once_and_private() {
     use std::os::unix::fs::PermissionsExt;
     let db = Db::new();

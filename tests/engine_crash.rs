@@ -31,8 +31,12 @@ fn schema() -> SchemaRef {
 }
 
 fn open(dir: &Path) -> Engine {
-    let config =
-        EngineConfig { dir: Some(dir.to_path_buf()), compact_bytes_min: 60_000, ..EngineConfig::default() };
+    let config = EngineConfig {
+        dir: Some(dir.to_path_buf()),
+        compact_bytes_min: 60_000,
+        checkpoint_bytes_min: 10_000,
+        ..EngineConfig::default()
+    };
     let engine = Engine::open(config).unwrap();
     let input = InputSpec { id: T, name: "t".into(), schema: schema(), key: vec![0], retain: true };
     engine.create_input(input).unwrap();
@@ -152,6 +156,18 @@ fn killed_while_it_writes() {
 fn killed_while_it_compacts() {
     let points = ["compact.written", "compact.flipped", "compact.flipped:2", "compact.written:2"];
     kills("killed_while_it_compacts", &points);
+}
+
+#[test]
+fn killed_while_it_writes_a_checkpoint() {
+    let points = [
+        "checkpoint.written",
+        "checkpoint.renamed",
+        "checkpoint.renamed:3",
+        "checkpoint.written:2",
+        "checkpoint.renamed:5",
+    ];
+    kills("killed_while_it_writes_a_checkpoint", &points);
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
         dir: Some(dir.join("journal")),
         tick_rows_max: config.tick_rows,
         workers: config.workers,
+        checkpoint_bytes_min: config.checkpoint_bytes,
         clock,
         ..EngineConfig::default()
     })?;
@@ -72,6 +73,14 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
             "the journal's torn end was cut off: a write that nobody was told of"
         );
     }
+    tracing::info!(
+        tick = report.tick,
+        checkpoint = report.checkpoint_tick,
+        nodes_restored = report.nodes_restored,
+        rows_replayed = report.rows,
+        took = ?report.elapsed,
+        "the database is as it was"
+    );
     set_to_work(&database, resumed);
     leavings::sweep(&database);
     Ok(database)

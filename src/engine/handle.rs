@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
 
+use crate::engine::durable::checkpoint::Checkpointer;
 use crate::engine::durable::compact::Compactor;
 use crate::engine::durable::io_error;
 use crate::engine::durable::recover::Recovered;
@@ -43,6 +44,9 @@ pub struct EngineConfig {
     pub subscription_rows_max: usize,
     /// Bytes of journal from which on it is compacted (when it is also twice as long as its base).
     pub compact_bytes_min: u64,
+    /// Bytes of journal from which on the views' state is written down again (when they are also half of what it took
+    /// the last time). A restart computes at most the changes of so many bytes.
+    pub checkpoint_bytes_min: u64,
     /// What time it is, for `now()`.
     pub clock: world::Clock,
 }
@@ -55,6 +59,7 @@ impl Default for EngineConfig {
             workers: 1,
             subscription_rows_max: 8 << 20,
             compact_bytes_min: 64 << 20,
+            checkpoint_bytes_min: 32 << 20,
             clock: world::Clock::default(),
         }
     }
@@ -112,6 +117,7 @@ impl Engine {
             journal: None,
             recovered,
             compactor: Compactor::default(),
+            checkpointer: Checkpointer::default(),
             stopped_sources: Default::default(),
             tick: 0,
             now: i64::MIN,

@@ -12,6 +12,7 @@ pub(crate) mod durable;
 pub mod expr;
 mod gather;
 pub mod handle;
+mod ipc;
 pub mod keys;
 pub mod ops;
 pub mod plan;
@@ -29,7 +30,7 @@ pub use delta::Delta;
 pub use handle::{Engine, EngineConfig};
 pub use runtime::operator::RowError;
 pub use runtime::replay::ReplayReport;
-pub use runtime::stats::{CollectionStats, EngineStats};
+pub use runtime::stats::{CheckpointStats, CollectionStats, EngineStats};
 pub use runtime::subscribe::{SubscribeFrom, Subscription};
 pub use serve::snapshot::{CollectionSnapshot, EngineSnapshot};
 

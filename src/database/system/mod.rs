@@ -5,6 +5,7 @@
 //! rows do.
 
 mod cells;
+mod checkpoints;
 mod commits;
 mod errors;
 mod files;
@@ -46,6 +47,7 @@ fn definitions() -> impl Iterator<Item = &'static Definition> {
         .iter()
         .chain(status::RELATIONS)
         .chain(commits::RELATIONS)
+        .chain(checkpoints::RELATIONS)
         .chain(errors::RELATIONS)
         .chain(files::RELATIONS)
         .chain(subscriptions::RELATIONS)

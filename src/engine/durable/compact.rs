@@ -66,6 +66,11 @@ impl Compactor {
         self.segments = segments;
     }
 
+    /// The tick that the base stands for.
+    pub(crate) fn base_tick(&self) -> Tick {
+        self.base.as_ref().map_or(0, |b| b.tick)
+    }
+
     /// Bytes of the base.
     pub(crate) fn base_bytes(&self) -> u64 {
         self.base.as_ref().map_or(0, |b| b.bytes)

@@ -26,6 +26,8 @@ pub(crate) struct Journal {
     sync_thread: Option<JoinHandle<()>>,
     /// Bytes of all segments, the newest one included.
     segment_bytes: u64,
+    /// Bytes of all changes written since it was started.
+    written: u64,
     completed: Vec<JournalFile>,
     /// The directory is ours as long as this file is open.
     _lock: File,
@@ -62,6 +64,7 @@ impl Journal {
             writer: RecordWriter::default(),
             durability,
             sync_thread: Some(sync_thread),
+            written: 0,
             completed: Vec::new(),
             _lock: lock,
         })
@@ -79,7 +82,9 @@ impl Journal {
             self.roll(tick - 1)?;
         }
         let record = self.writer.changes(tick, self.durability.durable(), progress, changes)?;
-        self.segment_bytes += self.segment.append(record, &self.durability)?;
+        let bytes = self.segment.append(record, &self.durability)?;
+        self.segment_bytes += bytes;
+        self.written += bytes;
         world::crash_point("journal.append");
         self.durability.written(tick, Some((&self.segment.path, &self.segment.file)));
         Ok(())
@@ -123,6 +128,11 @@ impl Journal {
     /// Bytes of all segments.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.segment_bytes
+    }
+
+    /// Bytes of all changes written since it was started.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 
     /// So many bytes of old segments were removed.

@@ -5,10 +5,12 @@
 //! journal/CURRENT                  names the base, if there is one; replaced atomically
 //! journal/base-<tick>              inputs' rows as of that tick, and the history that must be kept
 //! journal/segment-<tick>           records of the ticks after that one, in order
+//! journal/checkpoint-<tick>        views' state as of that tick; saves computing it again
 //! ```
-//! Views are not stored: replaying their inputs brings them back. [`record`] is the format of all files,
+//! Views are brought back by replaying their inputs, from a checkpoint on where there is one. [`record`] is the format of all files,
 //! [`journal`] the writing end, [`recover`] the reading end, [`compact`] what keeps the whole short.
 
+pub(crate) mod checkpoint;
 pub(crate) mod compact;
 pub(crate) mod journal;
 pub(crate) mod record;

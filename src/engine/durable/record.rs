@@ -6,15 +6,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch};
-use arrow::buffer::OffsetBuffer;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
-use arrow::ipc::{CompressionType, MetadataVersion};
 
 use super::corrupted;
-use crate::engine::{CollectionId, Delta, Tick};
+use crate::engine::{CollectionId, Delta, Tick, ipc};
 use crate::error::{Error, Result};
 
 /// The first bytes of every file; the last one is the format's version.
@@ -25,10 +21,6 @@ pub(crate) const FILE_HEADER_BYTES: usize = 16;
 const RECORD_MAGIC: [u8; 4] = *b"TICK";
 /// Length of a record's header.
 pub(crate) const RECORD_HEADER_BYTES: usize = 40;
-/// Rows smaller than this are stored as they are: compressing them costs more than it saves.
-const COMPRESS_BYTES_MIN: usize = 4 << 10;
-/// zstd's fastest ordinary level: the journal is written on the tick thread.
-const COMPRESSION_LEVEL: i32 = 1;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,16 +148,7 @@ impl RecordWriter {
         let len_at = self.buffer.len();
         self.buffer.extend_from_slice(&[0; 8]);
         let batch = with_weights(delta)?;
-        let mut options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?;
-        if batch.get_array_memory_size() >= COMPRESS_BYTES_MIN {
-            options = options
-                .try_with_compression(Some(CompressionType::ZSTD))?
-                .try_with_compression_level(Some(COMPRESSION_LEVEL))?;
-        }
-        let mut writer = StreamWriter::try_new_with_options(&mut self.buffer, &batch.schema(), options)?;
-        writer.write(&batch)?;
-        writer.finish()?;
-        drop(writer);
+        ipc::write(&mut self.buffer, &batch.schema(), std::iter::once(&batch))?;
         let len = (self.buffer.len() - len_at - 8) as u64;
         self.buffer[len_at..len_at + 8].copy_from_slice(&len.to_le_bytes());
         Ok(())
@@ -243,10 +226,9 @@ impl Section<'_> {
         let damaged = |e: &dyn std::fmt::Display| {
             corrupted(path, format!("rows of collection {} cannot be read: {e}", self.collection.0))
         };
-        let reader = StreamReader::try_new(self.bytes, None).map_err(|e| damaged(&e))?;
-        let mut deltas = Vec::new();
-        for batch in reader {
-            let batch = batch.map_err(|e| damaged(&e))?;
+        let (_, batches) = ipc::read(self.bytes).map_err(|e| damaged(&e))?;
+        let mut deltas = Vec::with_capacity(batches.len());
+        for batch in batches {
             let mut columns = batch.columns().to_vec();
             let weights = if self.weighted {
                 let column = columns.pop().ok_or_else(|| damaged(&"the weights are missing"))?;
@@ -322,10 +304,10 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(number)
 }
 
-/// The rows, with the weights as a last column where there are some, without string bytes that no row refers to.
+/// The rows, with the weights as a last column where there are some.
 fn with_weights(delta: &Delta) -> Result<RecordBatch> {
     let schema = delta.rows.schema();
-    let mut columns: Vec<ArrayRef> = delta.rows.columns().iter().map(compact).collect::<Result<_>>()?;
+    let mut columns: Vec<ArrayRef> = delta.rows.columns().to_vec();
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(delta.rows.num_rows()));
     let Some(weights) = &delta.weights else {
         return Ok(RecordBatch::try_new_with_options(schema, columns, &options)?);
@@ -334,31 +316,4 @@ fn with_weights(delta: &Delta) -> Result<RecordBatch> {
     fields.push(Arc::new(Field::new("weight", DataType::Int64, false)));
     columns.push(Arc::new(Int64Array::new(weights.clone(), None)));
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
-}
-
-/// A column that holds less than twice the string bytes it refers to. Views pin whole buffers, and all of a pinned
-/// buffer would be written: a row cut out of a large batch would take the batch with it.
-fn compact(column: &ArrayRef) -> Result<ArrayRef> {
-    Ok(match column.data_type() {
-        DataType::Utf8View => {
-            let views = column.as_string_view();
-            let held: usize = views.data_buffers().iter().map(|b| b.len()).sum();
-            if held > 2 * views.total_buffer_bytes_used() { Arc::new(views.gc()) } else { Arc::clone(column) }
-        }
-        DataType::BinaryView => {
-            let views = column.as_binary_view();
-            let held: usize = views.data_buffers().iter().map(|b| b.len()).sum();
-            if held > 2 * views.total_buffer_bytes_used() { Arc::new(views.gc()) } else { Arc::clone(column) }
-        }
-        DataType::List(field) => {
-            let list: &ListArray = column.as_list();
-            // Only the elements between the first and the last offset belong to these rows.
-            let offsets = list.offsets();
-            let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
-            let values = compact(&list.values().slice(first as usize, (last - first) as usize))?;
-            let offsets = OffsetBuffer::new(offsets.iter().map(|o| o - first).collect());
-            Arc::new(ListArray::try_new(Arc::clone(field), offsets, values, list.nulls().cloned())?)
-        }
-        _ => Arc::clone(column),
-    })
 }

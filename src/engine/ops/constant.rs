@@ -4,6 +4,7 @@ use arrow::array::RecordBatch;
 
 use crate::engine::Delta;
 use crate::engine::runtime::operator::{Operator, Output};
+use crate::engine::state::Restored;
 use crate::error::{Error, Result};
 
 /// Emits its rows at its first `finish` and nothing ever after.
@@ -27,6 +28,11 @@ impl Operator for Constant {
         for rows in self.rows.drain(..) {
             out.deltas.extend(Delta::insert(rows).chunks());
         }
+        Ok(())
+    }
+    /// A node that has state to take up has emitted its rows.
+    fn restore(&mut self, _state: &mut Restored) -> Result<()> {
+        self.rows.clear();
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::engine::Delta;
 use crate::engine::delta::{CHUNK_ROWS, batch, nullable};
 use crate::engine::keys::Keys;
 use crate::engine::runtime::operator::{Operator, Output};
-use crate::engine::state::Table;
+use crate::engine::state::{Restored, Saved, Table};
 use crate::error::Result;
 
 /// SELECT DISTINCT.
@@ -34,18 +34,21 @@ impl Distinct {
     }
 }
 
+impl Counts {
+    fn new(schema: &SchemaRef) -> Counts {
+        Counts {
+            schema: nullable(schema),
+            rows: Table::new(schema.fields().iter().map(|f| f.data_type().clone()).collect()),
+            weights: Vec::new(),
+            touched: Vec::new(),
+            is_touched: Vec::new(),
+        }
+    }
+}
+
 impl Operator for Distinct {
     fn push(&mut self, _port: usize, delta: Delta, _out: &mut Output) -> Result<()> {
-        let state = self.state.get_or_insert_with(|| {
-            let types = delta.rows.schema_ref().fields().iter().map(|f| f.data_type().clone()).collect();
-            Counts {
-                schema: nullable(delta.rows.schema_ref()),
-                rows: Table::new(types),
-                weights: Vec::new(),
-                touched: Vec::new(),
-                is_touched: Vec::new(),
-            }
-        });
+        let state = self.state.get_or_insert_with(|| Counts::new(delta.rows.schema_ref()));
         let slots = state.rows.upsert(&Keys::new(delta.rows.columns().to_vec(), delta.num_rows()))?;
         state.weights.resize(state.rows.slots(), 0);
         state.is_touched.resize(state.rows.slots(), false);
@@ -82,6 +85,30 @@ impl Operator for Distinct {
             }
         }
         state.rows.compact()
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        state.numbers(&[u8::from(self.state.is_some())]);
+        if let Some(counts) = &self.state {
+            state.rows(&counts.schema, Vec::new());
+            counts.rows.save(state);
+            state.numbers(&counts.weights);
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.state = match state.number::<u8>()? {
+            0 => None,
+            _ => {
+                let mut counts = Counts::new(&state.any_rows()?.0);
+                counts.rows.restore(state)?;
+                counts.weights = state.numbers_of(counts.rows.slots())?;
+                counts.is_touched = vec![false; counts.weights.len()];
+                Some(counts)
+            }
+        };
+        Ok(())
     }
 
     fn state_bytes(&self) -> usize {

@@ -9,6 +9,7 @@ use crate::engine::ops::outer::Outer;
 use crate::engine::ops::side::{Change, Pairs, Side};
 use crate::engine::plan::spec::{JoinKind, JoinSpec};
 use crate::engine::runtime::operator::{Operator, Output};
+use crate::engine::state::{Restored, Saved};
 use crate::error::Result;
 
 /// A join of two inputs.
@@ -74,6 +75,15 @@ impl Operator for Join {
             side.rows.compact()?;
         }
         Ok(())
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        self.sides.iter().for_each(|side| side.rows.save(state));
+        Ok(())
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.sides.iter_mut().try_for_each(|side| side.rows.restore(state))
     }
 
     fn state_bytes(&self) -> usize {

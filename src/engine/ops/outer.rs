@@ -18,7 +18,7 @@ use crate::engine::keys::Keys;
 use crate::engine::ops::side::{Change, Pairs, Side};
 use crate::engine::plan::spec::{JoinKind, JoinSpec};
 use crate::engine::runtime::operator::{Operator, Output};
-use crate::engine::state::{Cursor, Matches, NONE, Table};
+use crate::engine::state::{Cursor, Matches, NONE, Restored, Saved, Table};
 use crate::error::{Error, Result};
 
 /// A join that preserves rows without partners, or only asks whether there are any.
@@ -264,6 +264,36 @@ impl Operator for Outer {
         }
         if let Some(counts) = &mut self.counts {
             counts.commit()?;
+        }
+        Ok(())
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        for (side, preserved) in self.sides.iter().zip(&self.preserved) {
+            side.rows.save(state);
+            if let Some(preserved) = preserved {
+                state.numbers(&preserved.degrees);
+            }
+        }
+        if let Some(counts) = &self.counts {
+            counts.keys.save(state);
+            state.numbers(&counts.weights);
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        for (side, preserved) in self.sides.iter_mut().zip(&mut self.preserved) {
+            side.rows.restore(state)?;
+            if let Some(preserved) = preserved {
+                preserved.degrees = state.numbers_of(side.rows.ids())?;
+                preserved.is_touched = vec![false; preserved.degrees.len()];
+            }
+        }
+        if let Some(counts) = &mut self.counts {
+            counts.keys.restore(state)?;
+            counts.weights = state.numbers_of(counts.keys.slots())?;
+            counts.is_touched = vec![false; counts.weights.len()];
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use crate::engine::Delta;
 use crate::engine::delta::{nullable, with_schema};
 use crate::engine::runtime::operator::{Operator, Output, RowError};
-use crate::engine::state::{Arrangement, ArrangementSnapshot};
+use crate::engine::state::{Arrangement, ArrangementSnapshot, Restored, Saved};
 use crate::error::{Error, Result};
 
 /// The end of a view's circuit.
@@ -63,6 +63,19 @@ impl Operator for View {
 
     fn commit(&mut self) -> Result<()> {
         self.rows.compact()?;
+        Ok(())
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        self.rows.save(state);
+        state.errors(self.errors.counts.values().map(|(error, weight)| (*weight, error)))
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.rows.restore(state)?;
+        self.errors = Errors::default();
+        let errors = state.errors()?;
+        self.errors.add(errors.into_iter().map(|(weight, error)| RowError { error, weight }).collect());
         Ok(())
     }
 

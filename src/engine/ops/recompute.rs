@@ -14,7 +14,8 @@ use crate::engine::delta::{batch, nullable, with_schema};
 use crate::engine::keys::{KeySpec, Keys};
 use crate::engine::plan::spec::{RecomputeSpec, Touch};
 use crate::engine::runtime::operator::{Operator, Output, RowError};
-use crate::engine::state::{Arrangement, Cursor, Matches, Table};
+use crate::engine::state::saved::misfit;
+use crate::engine::state::{Arrangement, Cursor, Matches, Restored, Saved, Table};
 use crate::error::{Error, Result};
 
 /// Keys that are recomputed in one run of the fragment.
@@ -146,6 +147,46 @@ impl Operator for Recompute {
                 for rows in state.ports.iter_mut().chain([&mut state.answer]) {
                     rows.compact()?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        self.kept().for_each(|rows| rows.save(state));
+        match &self.mode {
+            Mode::Rows => Ok(()),
+            Mode::Keys(keyed) => {
+                keyed.failing.save(state);
+                let errors = (0..).zip(&keyed.errors);
+                state.errors(errors.filter_map(|(slot, error)| Some((slot, error.as_ref()?))))
+            }
+            Mode::Whole(whole) => {
+                state.numbers(&[u8::from(whole.stale)]);
+                state.errors(whole.error.iter().map(|error| (0, error)))
+            }
+        }
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        match &mut self.mode {
+            Mode::Rows => {}
+            Mode::Keys(keyed) => {
+                for part in keyed.ports.iter_mut().chain([&mut keyed.answer]) {
+                    part.rows.restore(state)?;
+                }
+                keyed.failing.restore(state)?;
+                keyed.errors = vec![None; keyed.failing.slots()];
+                for (slot, error) in state.errors()? {
+                    *keyed.errors.get_mut(slot as usize).ok_or_else(misfit)? = Some(error);
+                }
+            }
+            Mode::Whole(whole) => {
+                for rows in whole.ports.iter_mut().chain([&mut whole.answer]) {
+                    rows.restore(state)?;
+                }
+                whole.stale = state.number::<u8>()? != 0;
+                whole.error = state.errors()?.into_iter().next().map(|(_, error)| error);
             }
         }
         Ok(())

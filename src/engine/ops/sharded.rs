@@ -10,6 +10,7 @@ use crate::engine::keys::KeySpec;
 use crate::engine::plan::spec::{Expr, NodeSpec, Touch};
 use crate::engine::runtime::operator::{Operator, Output};
 use crate::engine::runtime::workers::Workers;
+use crate::engine::state::{Restored, Saved};
 use crate::error::Result;
 
 /// Rows from which on the copies work at once: below it, waking a thread takes longer than the work. Tests are built
@@ -154,6 +155,15 @@ impl Operator for Sharded {
             shard.operator.commit()?;
         }
         Ok(())
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        self.shards.iter().try_for_each(|shard| shard.operator.save(state))
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.first = false;
+        self.shards.iter_mut().try_for_each(|shard| shard.operator.restore(state))
     }
 
     fn state_bytes(&self) -> usize {

@@ -18,6 +18,7 @@ use crate::engine::expr;
 use crate::engine::plan::spec::{Expr, TemporalSpec};
 use crate::engine::runtime::operator::{Operator, Output};
 use crate::engine::state::agenda::Agenda;
+use crate::engine::state::{Restored, Saved};
 use crate::error::Result;
 
 /// A moment that never comes.
@@ -167,6 +168,18 @@ impl Operator for Temporal {
 
     fn next_due(&self) -> Option<i64> {
         self.agenda.next()
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        self.agenda.save(state);
+        state.numbers(&[self.now]);
+        Ok(())
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.agenda.restore(state)?;
+        self.now = state.number()?;
+        Ok(())
     }
 
     fn state_bytes(&self) -> usize {

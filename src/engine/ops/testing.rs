@@ -11,6 +11,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use crate::engine::Delta;
 use crate::engine::delta::batch;
 use crate::engine::runtime::operator::{Operator, Output};
+use crate::engine::state::{Restored, Saved};
 
 /// A small generator of random numbers (SplitMix64), the same for the same seed everywhere.
 pub(crate) struct Rng(u64);
@@ -146,6 +147,9 @@ pub(crate) fn check_operator(
     op.commit().unwrap();
     compare("first tick", out, &history);
     for tick in 0..7 {
+        if rng.one_in(3) {
+            op = saved_and_restored(op.as_ref(), &new);
+        }
         let out = random_tick(&mut rng, op.as_mut(), &mut history, |rng, _| {
             let n = rng.below(rows_max);
             random_delta(rng, n, true)
@@ -175,6 +179,25 @@ pub(crate) fn check_operator(
     let (rows, failing) = expected(&inputs);
     assert_eq!(tally(&out.deltas), rows, "seed {seed}, the whole history in one tick");
     assert_eq!(out.errors.iter().map(|e| e.weight).sum::<i64>(), failing, "seed {seed}");
+}
+
+/// An operator that took up the state of another, through the bytes on disk. It has had a first tick of its own, as
+/// operators have when they are made.
+pub(crate) fn saved_and_restored(
+    op: &dyn Operator,
+    new: impl Fn() -> Box<dyn Operator>,
+) -> Box<dyn Operator> {
+    let (mut state, mut bytes) = (Saved::default(), Vec::new());
+    op.save(&mut state).unwrap();
+    state.encode(&mut bytes).unwrap();
+    let mut other = new();
+    other.finish(&mut Output::default()).unwrap();
+    other.commit().unwrap();
+    let mut state = Restored::decode(&bytes).unwrap();
+    other.restore(&mut state).unwrap();
+    assert!(state.is_empty(), "all pieces were taken up");
+    assert_eq!(other.state_rows(), op.state_rows());
+    other
 }
 
 /// A value's text as keys see it: both zeros are one.

@@ -18,7 +18,7 @@ use crate::engine::expr;
 use crate::engine::keys::{KeySpec, Keys};
 use crate::engine::plan::spec::{Expr, TopKSpec};
 use crate::engine::runtime::operator::{Operator, Output};
-use crate::engine::state::{Arrangement, Cursor, Matches, NONE, Table};
+use crate::engine::state::{Arrangement, Cursor, Matches, NONE, Restored, Saved, Table};
 use crate::error::Result;
 
 /// Pairs of a partition and a row that are looked up at a time.
@@ -299,6 +299,34 @@ impl Operator for TopK {
         if let Some(kept) = self.rows.compact()? {
             Arrangement::renumber(&kept, self.tops.iter_mut().flat_map(|top| top.listed.iter_mut()));
         }
+        Ok(())
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        self.rows.save(state);
+        self.partitions.save(state);
+        state.lists(self.tops.iter().map(|top| &*top.listed));
+        state.numbers(&self.tops.iter().map(|top| top.rows as u64).collect::<Vec<_>>());
+        state.numbers(&self.tops.iter().map(|top| top.size).collect::<Vec<_>>());
+        state.numbers(&[u8::from(self.shrinks)]);
+        Ok(())
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.rows.restore(state)?;
+        self.partitions.restore(state)?;
+        let slots = self.partitions.slots();
+        let lists = state.lists(slots, self.rows.ids())?;
+        let (rows, sizes) = (state.numbers_of::<u64>(slots)?, state.numbers_of(slots)?);
+        let top = |((listed, rows), size): ((Vec<u32>, u64), i64)| Top {
+            listed: listed.into(),
+            rows: rows as usize,
+            size,
+        };
+        self.tops = lists.into_iter().zip(rows).zip(sizes).map(top).collect();
+        self.touched_at = vec![NONE; slots];
+        self.shrinks = state.number::<u8>()? != 0;
+        self.listed_bytes = self.tops.iter().map(|top| size_of_val(&*top.listed)).sum();
         Ok(())
     }
 

@@ -23,7 +23,8 @@ use crate::engine::expr;
 use crate::engine::keys::KeySpec;
 use crate::engine::plan::spec::{Expr, WindowSpec};
 use crate::engine::runtime::operator::{Operator, Output, RowError};
-use crate::engine::state::{Arrangement, NONE, Table};
+use crate::engine::state::saved::misfit;
+use crate::engine::state::{Arrangement, NONE, Restored, Saved, Table};
 use crate::error::{Error, Result};
 
 /// Longer lists than two of these are searched by fences this far apart.
@@ -380,6 +381,29 @@ impl Operator for Window {
         if let Some(kept) = self.rows.compact()? {
             Arrangement::renumber(&kept, self.lists.iter_mut().flat_map(|list| list.ids.iter_mut()));
         }
+        Ok(())
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        self.rows.save(state);
+        self.partitions.save(state);
+        state.lists(self.lists.iter().map(|list| &*list.ids));
+        state.numbers(&self.lists.iter().map(|list| list.size).collect::<Vec<_>>());
+        state.errors((0..).zip(&self.lists).filter_map(|(at, list)| Some((at, list.error.as_ref()?))))
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.rows.restore(state)?;
+        self.partitions.restore(state)?;
+        let slots = self.partitions.slots();
+        let lists = state.lists(slots, self.rows.ids())?;
+        let sizes: Vec<i64> = state.numbers_of(slots)?;
+        self.lists =
+            lists.into_iter().zip(sizes).map(|(ids, size)| List { ids, size, error: None }).collect();
+        for (at, error) in state.errors()? {
+            self.lists.get_mut(at as usize).ok_or_else(misfit)?.error = Some(error);
+        }
+        self.touched_at = vec![NONE; slots];
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 //! joined to the running one by [`Circuit::absorb`]: those of its nodes that do what a running node does to the
 //! same inputs are not needed any more then, and the running one works for both views.
 
+pub(crate) mod resume;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,6 +17,7 @@ use crate::engine::plan::spec::NodeSpec;
 use crate::engine::runtime::operator::{Operator, Output, RowError};
 use crate::engine::{CollectionId, Delta, Tick};
 use crate::error::{Error, Result};
+use resume::Identity;
 
 /// A node's place in its circuit's slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +48,8 @@ struct Node {
     owners: Vec<CollectionId>,
     /// What the operator was made of, where another view may have the same.
     lowered: Option<LoweredNode>,
+    /// What that says.
+    does: Option<Identity>,
     /// Its views failed: it does nothing any more.
     dead: bool,
 }
@@ -91,6 +96,8 @@ pub(crate) struct Circuit {
     finished: u64,
     /// Views that do nothing any more.
     failed: BTreeSet<CollectionId>,
+    /// Nodes that have their state already, in the pass in which the others are filled.
+    settled: BTreeSet<Slot>,
     outcome: Outcome,
     tick: Tick,
 }
@@ -101,7 +108,16 @@ impl Circuit {
         let rank = self.rank_next;
         self.rank_next += 1;
         let (inputs, owners) = (inputs.to_vec(), vec![owner]);
-        self.place(Node { rank, body, inputs, consumers: Vec::new(), owners, lowered: None, dead: false })
+        self.place(Node {
+            rank,
+            body,
+            inputs,
+            consumers: Vec::new(),
+            owners,
+            lowered: None,
+            does: None,
+            dead: false,
+        })
     }
 
     /// As [`add`](Self::add), for an operator made of `lowered`.
@@ -113,7 +129,9 @@ impl Circuit {
         inputs: &[Slot],
     ) -> Slot {
         let slot = self.add(owner, Body::Operator(operator), inputs);
-        self.node_mut(slot).lowered = Some(lowered);
+        let node = self.node_mut(slot);
+        node.does = Some(Identity::of(&format!("{:?} {:?}", lowered.spec, lowered.schema)));
+        node.lowered = Some(lowered);
         slot
     }
 
@@ -280,6 +298,9 @@ impl Circuit {
                 continue;
             }
             let tick = self.tick;
+            if !self.settled.is_empty() && self.settled.contains(&slot) {
+                continue;
+            }
             let node = self.node_mut(slot);
             if node.dead {
                 continue;

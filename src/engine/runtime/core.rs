@@ -15,6 +15,7 @@ use super::replay::ReplayReport;
 use super::shared::Shared;
 use super::stats::{CollectionStats, EngineStats};
 use super::subscribe::{self, Keep, Publisher, SubscribeFrom, Subscription};
+use crate::engine::durable::checkpoint::Checkpointer;
 use crate::engine::durable::compact::Compactor;
 use crate::engine::durable::journal::Journal;
 use crate::engine::durable::recover::Recovered;
@@ -22,7 +23,7 @@ use crate::engine::ops::input::Input;
 use crate::engine::ops::output::View;
 use crate::engine::plan::lower::LoweredNode;
 use crate::engine::serve::snapshot::{CollectionSnapshot, EngineSnapshot};
-use crate::engine::{CollectionId, InputSpec, Tick};
+use crate::engine::{CheckpointStats, CollectionId, InputSpec, Tick};
 use crate::error::{Error, Result, SqlState};
 
 /// Where the answer to a command goes.
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     PassTime(Reply<Tick>),
     /// The compaction that was started has come to its end.
     Compacted(Result<crate::engine::durable::compact::Compacted>),
+    /// The checkpoint that was started has come to its end.
+    Checkpointed(CheckpointStats),
 }
 
 /// One collection as the tick thread keeps it.
@@ -83,7 +86,7 @@ pub(crate) enum Kind {
 
 impl Collection {
     /// The node whose changes are the collection's.
-    fn slot(&self) -> Slot {
+    pub(crate) fn slot(&self) -> Slot {
         match &self.kind {
             Kind::Input { tap, .. } => *tap,
             Kind::View { root, .. } => *root,
@@ -117,6 +120,7 @@ pub(crate) struct Core {
     /// What is to be replayed; `None` once it was, and without a directory.
     pub(crate) recovered: Option<Recovered>,
     pub(crate) compactor: Compactor,
+    pub(crate) checkpointer: Checkpointer,
     /// Sources with a transaction that failed, and why: see [`Core::run_transactions`].
     pub(crate) stopped_sources: HashMap<String, Error>,
     /// The last tick.
@@ -156,6 +160,7 @@ impl Core {
                 Work::Transactions(transactions) => {
                     self.run_transactions(transactions);
                     self.compact_if_due();
+                    self.checkpoint_if_due();
                 }
                 Work::Due => {
                     if let Err(error) = self.pass_time() {
@@ -174,6 +179,7 @@ impl Core {
         self.recorders.drain(..).for_each(|r| r.end(shut_down()));
         self.shared.holds.stop();
         self.compactor.join();
+        self.last_checkpoint();
         if let Some(journal) = self.journal.take()
             && let Err(error) = journal.close(self.tick)
         {
@@ -198,6 +204,7 @@ impl Core {
             Command::Shared(nodes, reply) => drop(reply.send(Ok(self.running(&nodes)))),
             Command::PassTime(reply) => drop(reply.send(self.pass_time())),
             Command::Compacted(result) => self.compacted(result),
+            Command::Checkpointed(done) => self.checkpointed(done),
         }
     }
 
@@ -415,7 +422,7 @@ impl Core {
         Ok(())
     }
 
-    fn view(&self, root: Slot) -> Result<&View> {
+    pub(crate) fn view(&self, root: Slot) -> Result<&View> {
         self.circuit.view(root).ok_or_else(|| Error::internal("a view without the node that keeps its rows"))
     }
 
@@ -475,6 +482,7 @@ impl Core {
             journal_bytes: self.journal.as_ref().map_or(0, Journal::segment_bytes),
             base_bytes: self.compactor.base_bytes(),
             compaction_error: self.compactor.error(),
+            checkpoints: self.checkpointer.told(),
             collections: collections.collect(),
         }
     }

@@ -1,6 +1,7 @@
 //! The protocol every operator follows: two data calls a tick, then a fold.
 
 use crate::engine::Delta;
+use crate::engine::state::{Restored, Saved};
 use crate::error::{Error, Result};
 
 /// A row whose expression failed: it stands in no view, but in the errors of the view it would have fed.
@@ -57,6 +58,23 @@ pub trait Operator: Send {
     /// The first time at which its output changes if none of its inputs does.
     fn next_due(&self) -> Option<i64> {
         None
+    }
+
+    /// Gives its state as it is between two ticks; an operator that keeps nothing from tick to tick gives nothing.
+    /// The tick thread waits: what can be shared is not to be copied.
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+
+    /// Takes up what [`save`](Self::save) gave for an operator that does the same, in the place of what it holds;
+    /// never within a tick. What it has emitted in its first tick it does not emit again.
+    ///
+    /// # Errors
+    /// XX001 when the pieces are not those of such an operator; its state is then undefined.
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        let _ = state;
+        Ok(())
     }
 
     /// Bytes of rows, indexes and caches held.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::core::{Core, Kind};
+use super::resume::Resumed;
 use super::{clock, net};
 use crate::engine::delta::nullable;
 use crate::engine::durable::corrupted;
@@ -25,6 +26,10 @@ pub struct ReplayReport {
     pub tick: Tick,
     /// The tick of the base that it began with; 0: none.
     pub base_tick: Tick,
+    /// The tick of the checkpoint that the views began with; 0: none, they were computed.
+    pub checkpoint_tick: Tick,
+    /// Nodes that took up their state from it.
+    pub nodes_restored: usize,
     /// Records read.
     pub records: u64,
     /// Changed rows in them, of inputs that still exist.
@@ -40,18 +45,20 @@ pub struct ReplayReport {
 }
 
 /// Changes that were read and not applied yet.
-struct Step {
+pub(super) struct Step {
     by_input: BTreeMap<CollectionId, Vec<Delta>>,
     rows: usize,
     /// The last tick read.
     tick: Tick,
     /// The last time read, in microseconds since 1970.
-    now: i64,
+    pub(super) now: i64,
     /// Ticks whose state must be seen by itself, in order.
-    stops: VecDeque<Tick>,
+    pub(super) stops: VecDeque<Tick>,
+    /// The checkpoint that was not reached yet.
+    resumed: Option<Resumed>,
     /// Views of which the journal says from when on they see inputs that keep no rows.
     attached: BTreeSet<CollectionId>,
-    report: ReplayReport,
+    pub(super) report: ReplayReport,
 }
 
 impl Core {
@@ -74,6 +81,7 @@ impl Core {
             tick: 0,
             now: i64::MIN,
             stops: stops.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
+            resumed: None,
             attached: BTreeSet::new(),
             report: ReplayReport { torn_bytes: recovered.torn_bytes, ..ReplayReport::default() },
         };
@@ -86,6 +94,7 @@ impl Core {
                 ),
             ));
         }
+        step.resumed = self.resume(&recovered, stops)?;
         if let Some(base) = &recovered.base {
             self.read_file(base, &mut step)?;
             step.tick = base_tick;
@@ -103,6 +112,7 @@ impl Core {
             self.read_file(segment, &mut step)?;
         }
         step.tick = step.tick.max(recovered.last);
+        self.reach_checkpoint(&mut step, Tick::MAX)?;
         while let Some(stop) = step.stops.pop_front() {
             self.run_step(&mut step, stop, true)?;
         }
@@ -129,6 +139,7 @@ impl Core {
         let mut payload = Vec::new();
         while let Some(header) = reader.next(&mut payload)? {
             step.report.records += 1;
+            self.reach_checkpoint(step, header.tick)?;
             while let Some(stop) = step.stops.front().copied().filter(|s| *s < header.tick) {
                 step.stops.pop_front();
                 self.run_step(step, stop, true)?;
@@ -171,10 +182,12 @@ impl Core {
         }
         for section in &changes.sections {
             // Of a collection that was dropped since, nobody needs the rows.
-            let Some(Kind::Input { spec, .. }) = self.collections.get(&section.collection).map(|c| &c.kind)
-            else {
+            let Some(collection) = self.collections.get(&section.collection) else { continue };
+            let Kind::Input { spec, .. } = &collection.kind else { continue };
+            // What a checkpoint's views have seen of an input that keeps no rows, nobody needs either.
+            if step.resumed.is_some() && !collection.keeps_rows() {
                 continue;
-            };
+            }
             let deltas = section.decode(&nullable(&spec.schema), &reader.path)?;
             let rows: usize = deltas.iter().map(Delta::num_rows).sum();
             step.rows += rows;
@@ -184,11 +197,31 @@ impl Core {
         Ok(())
     }
 
+    /// Before records of `tick` are read: the checkpoint's tick, if it lies before that.
+    fn reach_checkpoint(&mut self, step: &mut Step, tick: Tick) -> Result<()> {
+        if let Some(reached) = step.resumed.as_ref().map(|r| r.tick).filter(|at| *at < tick) {
+            self.run_step(step, reached, false)?;
+            if let Some(resumed) = step.resumed.take() {
+                self.reach(step, resumed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Applies what was read as one tick numbered `tick`.
     fn run_step(&mut self, step: &mut Step, tick: Tick, stop: bool) -> Result<()> {
         let read = std::mem::take(&mut step.by_input);
         step.rows = 0;
         self.now = self.now.max(step.now);
+        if step.resumed.is_some() {
+            for (id, deltas) in read {
+                self.apply_to_input(id, deltas)?;
+                if let Some(Kind::Input { input, .. }) = self.collections.get_mut(&id).map(|c| &mut c.kind) {
+                    input.commit()?;
+                }
+            }
+            return Ok(());
+        }
         let due = self.circuit.next_due().is_some_and(|due| due <= self.now);
         if read.is_empty() && !stop && !due {
             return Ok(());
@@ -196,14 +229,20 @@ impl Core {
         self.tick = tick;
         let mut by_input = BTreeMap::new();
         for (id, deltas) in read {
-            let Some(delta) = net(deltas)? else { continue };
-            let Some(collection) = self.collections.get_mut(&id) else { continue };
-            let Kind::Input { input, .. } = &mut collection.kind else { continue };
-            by_input.insert(id, input.apply(InputChange::Delta(delta))?);
+            by_input.insert(id, self.apply_to_input(id, deltas)?);
         }
+        by_input.retain(|_, deltas| !deltas.is_empty());
         self.pass(&by_input, stop);
         step.report.steps += 1;
         Ok(())
+    }
+
+    /// Applies changes to an input's rows; answers with what they come to.
+    fn apply_to_input(&mut self, id: CollectionId, deltas: Vec<Delta>) -> Result<Vec<Delta>> {
+        match (net(deltas)?, self.collections.get_mut(&id).map(|c| &mut c.kind)) {
+            (Some(delta), Some(Kind::Input { input, .. })) => input.apply(InputChange::Delta(delta)),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// From `tick` on a view sees its inputs that keep no rows.

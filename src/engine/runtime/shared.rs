@@ -107,6 +107,11 @@ impl Holds {
         }
     }
 
+    /// Whether nobody holds a tick before `tick` now.
+    pub(crate) fn passed(&self, tick: Tick) -> bool {
+        self.ticks.lock().0.values().all(|held| *held >= tick)
+    }
+
     /// Whether it is over.
     pub(crate) fn stopped(&self) -> bool {
         self.ticks.lock().1

@@ -1,5 +1,7 @@
 //! What the engine says about itself.
 
+use std::time::Duration;
+
 use crate::engine::{CollectionId, Tick};
 use crate::error::Error;
 
@@ -18,8 +20,31 @@ pub struct EngineStats {
     pub base_bytes: u64,
     /// Why the last compaction did not succeed; `None` when it did, or there was none.
     pub compaction_error: Option<Error>,
+    /// The last checkpoints, and the one that the start took up, the oldest first.
+    pub checkpoints: Vec<CheckpointStats>,
     /// By identity.
     pub collections: Vec<CollectionStats>,
+}
+
+/// A checkpoint that was written or, at the start, taken up.
+#[derive(Clone, Debug)]
+pub struct CheckpointStats {
+    /// Its tick.
+    pub tick: Tick,
+    /// Whether it was taken up.
+    pub restored: bool,
+    /// When that was done, in microseconds since 1970.
+    pub at_micros: i64,
+    /// Nodes whose state it has, or whose state was taken up.
+    pub nodes: usize,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// How long no tick could run.
+    pub paused: Duration,
+    /// How long it took in all.
+    pub took: Duration,
+    /// Why it was not written after all.
+    pub error: Option<Error>,
 }
 
 /// One collection.

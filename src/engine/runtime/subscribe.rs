@@ -245,6 +245,11 @@ impl Drop for Subscription {
 }
 
 impl Publisher {
+    /// Ticks up to this one are not of interest.
+    pub(crate) fn start(&self) -> Tick {
+        self.start
+    }
+
     /// Whether anybody still reads; otherwise this side may be dropped.
     pub(crate) fn is_read(&self) -> bool {
         let state = self.shared.state.lock();

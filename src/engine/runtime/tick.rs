@@ -8,6 +8,7 @@ use super::circuit::Outcome;
 use super::core::{Core, Kind};
 use super::hydrate::gone;
 use super::inbox::{Item, Queued};
+use super::operator::RowError;
 use super::{clock, net};
 use crate::engine::{CollectionId, Delta, InputChange, Tick, Transaction};
 use crate::error::{Error, Result, SqlState};
@@ -186,6 +187,18 @@ impl Core {
         let Outcome { mut changes, errors, failed } = self.circuit.commit();
         changes.extend(by_input.iter().map(|(id, deltas)| (*id, deltas.clone())));
         let mut changed: BTreeSet<CollectionId> = changes.keys().copied().collect();
+        changed.extend(self.take_errors(errors, failed));
+        self.tell_followers(&changes, stop);
+        changed
+    }
+
+    /// Takes note of rows and views that failed; answers with the collections that are not what they were for it.
+    pub(super) fn take_errors(
+        &mut self,
+        errors: HashMap<CollectionId, Vec<RowError>>,
+        failed: Vec<(CollectionId, Error)>,
+    ) -> BTreeSet<CollectionId> {
+        let mut changed = BTreeSet::new();
         for (view, error) in failed {
             self.fail_view(view, error);
             changed.insert(view);
@@ -204,7 +217,6 @@ impl Core {
                 }
             }
         }
-        self.tell_followers(&changes, stop);
         changed
     }
 

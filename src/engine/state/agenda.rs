@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 
 use crate::engine::Delta;
 use crate::engine::delta::batch;
+use crate::engine::state::saved::{Restored, Saved};
 use crate::error::Result;
 
 /// See the module.
@@ -99,6 +100,30 @@ impl Agenda {
         }
         self.runs.retain(|run| run.len() > 0);
         Ok(due)
+    }
+
+    /// Gives its rows with their moments.
+    pub fn save(&self, state: &mut Saved) {
+        let rests: Vec<Delta> = self.runs.iter().map(Run::rest).collect();
+        let weights: Vec<i64> = rests.iter().flat_map(Delta::weights_vec).collect();
+        state.rows(&self.dated, rests.into_iter().map(|rest| Arc::new(rest.rows)).collect());
+        state.numbers(&weights);
+    }
+
+    /// Takes up what [`Agenda::save`] gave, in the place of what it holds.
+    pub fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        let tiles = state.rows(&self.dated)?;
+        let rows = tiles.iter().map(|tile| tile.num_rows()).sum();
+        let weights: Vec<i64> = state.numbers_of(rows)?;
+        let mut weights = &weights[..];
+        self.runs.clear();
+        for tile in tiles {
+            let (own, others) = weights.split_at(tile.num_rows());
+            let rows = batch(&self.dated, tile.columns().to_vec(), tile.num_rows())?;
+            self.runs.push(Run { rows: Delta::weighted(rows, own.to_vec())?, at: 0 });
+            weights = others;
+        }
+        Ok(())
     }
 
     /// Rows held.

@@ -20,6 +20,7 @@ use crate::engine::state::NONE;
 use crate::engine::state::column::{Loc, TiledColumn};
 use crate::engine::state::index::HashIndex;
 use crate::engine::state::rows::RowStore;
+use crate::engine::state::saved::{Restored, Saved};
 use crate::engine::state::snapshot::ArrangementSnapshot;
 use crate::engine::state::weights::Weights;
 use crate::error::Result;
@@ -444,6 +445,30 @@ impl Arrangement {
         (self.rows, self.weights) = (RowStore::new(self.rows.schema()), Weights::default());
         (self.by_key, self.by_row) = (None, None);
         (self.dead, self.total, self.owed) = (0, 0, 0);
+    }
+
+    /// Gives its rows, those that do not count among them: their numbers stay what they are.
+    pub fn save(&self, state: &mut Saved) {
+        state.rows(self.rows.schema(), self.rows.tiles().to_vec());
+        state.weights(&self.weights);
+    }
+
+    /// Takes up what [`Arrangement::save`] gave, in the place of what it holds.
+    pub fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        let tiles = state.rows(self.rows.schema())?;
+        self.rows = RowStore::of(self.rows.schema(), &tiles)?;
+        self.weights = state.weights(self.rows.len())?;
+        (self.by_key, self.by_row) = (None, None);
+        (self.dead, self.total, self.owed) = (0, self.rows.len() as i64, 0);
+        if let Some(weights) = self.weights.exceptional() {
+            self.total = 0;
+            for weight in weights {
+                self.dead += usize::from(weight == 0);
+                self.total += weight;
+                self.owed += weight.min(0);
+            }
+        }
+        Ok(())
     }
 
     /// The rows as they are now, unchanging.

@@ -9,11 +9,13 @@ pub mod arrangement;
 pub mod column;
 pub mod index;
 pub mod rows;
+pub mod saved;
 pub mod snapshot;
 pub mod table;
 pub mod weights;
 
 pub use arrangement::{Arrangement, Cursor, Matches};
+pub use saved::{Restored, Saved};
 pub use snapshot::ArrangementSnapshot;
 pub use table::Table;
 

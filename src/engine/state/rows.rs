@@ -42,6 +42,13 @@ impl RowStore {
         RowStore { schema, columns, tiles: Vec::new(), sealed: 0, tail: Vec::new(), rows: 0, bytes: 0 }
     }
 
+    /// A store of the rows of these tiles, numbered in their order.
+    pub fn of(schema: &SchemaRef, tiles: &[Arc<RecordBatch>]) -> Result<RowStore> {
+        let mut store = RowStore::new(schema);
+        tiles.iter().try_for_each(|tile| store.append(tile))?;
+        Ok(store)
+    }
+
     /// How many rows it holds: the number of the next one.
     pub fn len(&self) -> usize {
         self.rows

@@ -9,11 +9,12 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::engine::delta::{batch, take_rows};
-use crate::engine::keys::{Keys, hash_is_key};
+use crate::engine::keys::{Keys, hash_is_key, hash_stored};
 use crate::engine::state::NONE;
 use crate::engine::state::column::{Loc, TiledColumn};
 use crate::engine::state::index::HashIndex;
 use crate::engine::state::rows::{RowStore, TILE_ROWS};
+use crate::engine::state::saved::{Restored, Saved, misfit};
 use crate::error::Result;
 
 /// Below this number of forgotten keys nobody tidies up.
@@ -145,6 +146,35 @@ impl Table {
             slots.iter().zip(first..).for_each(|(s, id)| self.key_of[*s as usize] = id);
         }
         self.keys = keys;
+        Ok(())
+    }
+
+    /// Gives its keys and their slots.
+    pub fn save(&self, state: &mut Saved) {
+        state.rows(self.keys.schema(), self.keys.tiles().to_vec());
+        state.numbers(&self.key_of);
+        state.numbers(&self.free);
+    }
+
+    /// Takes up what [`Table::save`] gave, in the place of what it holds.
+    pub fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        let tiles = state.rows(self.keys.schema())?;
+        self.keys = RowStore::of(self.keys.schema(), &tiles)?;
+        self.key_of = state.numbers()?;
+        self.free = state.numbers()?;
+        let columns: Vec<usize> = (0..self.keys.columns().len()).collect();
+        let hashes: Vec<u64> =
+            self.keys.tiles().iter().flat_map(|tile| hash_stored(tile, &columns)).collect();
+        self.hash_of = vec![0; self.key_of.len()];
+        self.index = HashIndex::default();
+        self.index.reserve(self.key_of.len());
+        for (slot, key) in (0u32..).zip(&self.key_of) {
+            if *key != NONE {
+                let hash = *hashes.get(*key as usize).ok_or_else(misfit)?;
+                self.hash_of[slot as usize] = hash;
+                self.index.insert(hash, slot);
+            }
+        }
         Ok(())
     }
 

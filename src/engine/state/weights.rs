@@ -72,6 +72,11 @@ impl Weights {
         }
     }
 
+    /// The weights by row; `None`: every row counts once.
+    pub fn exceptional(&self) -> Option<impl Iterator<Item = i64> + '_> {
+        (!self.all_ones()).then(|| (0..self.rows as u32).map(|id| self.get(id)))
+    }
+
     /// Appends `rows` rows that count once.
     pub fn push_ones(&mut self, rows: usize) {
         // What lies behind the last row of a segment is 1 in every form of it.

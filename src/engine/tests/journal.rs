@@ -36,11 +36,19 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+/// The files as a crash would leave them; begun again when one goes meanwhile, as old checkpoints do.
+pub(super) fn copy(from: &Path, to: &Path) {
+    let once = || -> std::io::Result<()> {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+        Ok(())
+    };
+    while let Err(error) = once() {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        fs::remove_dir_all(to).unwrap();
     }
 }
 

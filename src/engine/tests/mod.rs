@@ -1,5 +1,6 @@
 //! The engine as a whole, from plans to answers.
 
+mod checkpoint;
 mod compact;
 mod fixture;
 mod hydrate;

@@ -8,7 +8,7 @@ use crate::engine::{SubscribeFrom, Subscription, Tick};
 use crate::error::SqlState;
 
 /// All that waits, tick by tick.
-fn drain(subscription: &Subscription) -> Vec<(Tick, Vec<String>)> {
+pub(super) fn drain(subscription: &Subscription) -> Vec<(Tick, Vec<String>)> {
     let mut all = Vec::new();
     while let Some(change) = subscription.try_recv().unwrap() {
         all.push((change.tick, change.delta.as_ref().map(delta_text).unwrap_or_default()));
@@ -17,7 +17,7 @@ fn drain(subscription: &Subscription) -> Vec<(Tick, Vec<String>)> {
 }
 
 /// The sum of changes with tick in `(after, upto]`.
-fn sum(changes: &[(Tick, Vec<String>)], after: Tick, upto: Tick) -> BTreeMap<String, i64> {
+pub(super) fn sum(changes: &[(Tick, Vec<String>)], after: Tick, upto: Tick) -> BTreeMap<String, i64> {
     let mut sum: BTreeMap<String, i64> = BTreeMap::new();
     for (tick, lines) in changes {
         if *tick > after && *tick <= upto {

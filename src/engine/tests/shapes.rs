@@ -1,4 +1,5 @@
-//! Query shapes under random histories: after every tick each view is what its query gives in batch.
+//! Query shapes under random histories: after every tick each view is what its query gives in batch, and so it is after
+//! restarts, in order and not, which begin with what a checkpoint holds.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::engine::check::check_all;
 use crate::engine::ops::testing::Rng;
 use crate::engine::plan::CollectionSource;
 use crate::engine::{
-    CollectionId, Delta, Engine, EngineConfig, InputChange, InputSpec, Transaction, ViewSpec,
+    CollectionId, Delta, Engine, EngineConfig, InputChange, InputSpec, ReplayReport, Transaction, ViewSpec,
 };
 use crate::error::Result;
 
@@ -79,6 +80,7 @@ fn random_row(rng: &mut Rng, columns: usize) -> Row {
 }
 
 struct Shapes {
+    dir: tempfile::TempDir,
     engine: Engine,
     context: SessionContext,
     tables: Vec<Table>,
@@ -88,24 +90,36 @@ struct Shapes {
 
 impl Shapes {
     fn new() -> Shapes {
-        let engine = Engine::open(EngineConfig::default()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir);
         let mut config = SessionConfig::new();
         config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
         let context = SessionContext::new_with_config(config);
         let tables = tables();
-        for (i, table) in tables.iter().enumerate() {
-            let spec = InputSpec {
-                id: CollectionId(i as u64 + 1),
-                name: table.name.into(),
-                schema: Arc::clone(&table.schema),
-                key: table.key.clone(),
-                retain: true,
-            };
-            engine.create_input(spec).unwrap();
+        create_inputs(&engine, &tables);
+        engine.replay(&[]).unwrap();
+        for table in &tables {
             let empty = MemTable::try_new(Arc::clone(&table.schema), vec![vec![]]).unwrap();
             context.register_table(table.name, Arc::new(empty)).unwrap();
         }
-        Shapes { engine, context, tables, views: Vec::new(), next: 100 }
+        Shapes { dir, engine, context, tables, views: Vec::new(), next: 100 }
+    }
+
+    /// Goes on with the same database after a restart: in order, or from what a crash would leave on disk.
+    fn restart(&mut self, crash: bool) -> ReplayReport {
+        if crash {
+            self.engine.wait_durable(self.engine.tick()).unwrap();
+            let image = tempfile::tempdir().unwrap();
+            super::journal::copy(self.dir.path(), image.path());
+            self.dir = image;
+        }
+        self.engine.shutdown();
+        self.engine = open(&self.dir);
+        create_inputs(&self.engine, &self.tables);
+        for (id, sql) in self.views.clone() {
+            self.create(id, &sql).unwrap();
+        }
+        self.engine.replay(&[]).unwrap()
     }
 
     fn plan(&self, sql: &str) -> Result<LogicalPlan> {
@@ -125,12 +139,16 @@ impl Shapes {
         crate::engine::plan::optimize::analyse(plan.data)
     }
 
-    fn view(&mut self, sql: &str) -> Result<()> {
+    fn create(&self, id: CollectionId, sql: &str) -> Result<()> {
         let plan = self.plan(sql)?;
         let schema = Arc::new(Schema::new(plan.schema().fields().iter().cloned().collect::<Vec<_>>()));
+        self.engine.create_view(ViewSpec { id, name: sql.into(), schema, plan })
+    }
+
+    fn view(&mut self, sql: &str) -> Result<()> {
         self.next += 1;
         let id = CollectionId(self.next);
-        self.engine.create_view(ViewSpec { id, name: sql.into(), schema, plan })?;
+        self.create(id, sql)?;
         self.views.push((id, sql.into()));
         Ok(())
     }
@@ -189,6 +207,24 @@ impl Shapes {
     }
 }
 
+fn open(dir: &tempfile::TempDir) -> Engine {
+    let dir = Some(dir.path().to_path_buf());
+    Engine::open(EngineConfig { dir, checkpoint_bytes_min: 1, ..EngineConfig::default() }).unwrap()
+}
+
+fn create_inputs(engine: &Engine, tables: &[Table]) {
+    for (i, table) in tables.iter().enumerate() {
+        let spec = InputSpec {
+            id: CollectionId(i as u64 + 1),
+            name: table.name.into(),
+            schema: Arc::clone(&table.schema),
+            key: table.key.clone(),
+            retain: true,
+        };
+        engine.create_input(spec).unwrap();
+    }
+}
+
 /// Creates the views over nothing, lives through a history, and creates them again over what is there.
 fn live(seed: u64, queries: &[&str]) {
     // TIDEMILL_SHAPES=text picks the queries that contain it, for work on one of them.
@@ -203,19 +239,36 @@ fn live(seed: u64, queries: &[&str]) {
         }
     }
     problems.extend(shapes.wrong().into_iter().map(|p| format!("over nothing: {p}")));
-    for _ in 0..12 {
+    let mut restarted = Vec::new();
+    for step in 0..12 {
         shapes.change(&mut rng);
         problems.extend(shapes.wrong());
+        if step % 4 == 2 {
+            restarted.push(shapes.restart(step > 4));
+            problems.extend(shapes.wrong().into_iter().map(|p| format!("after a restart: {p}")));
+        }
         if problems.len() > 12 {
             break;
         }
     }
+    let whole = &restarted[0];
+    assert_eq!(
+        (whole.checkpoint_tick, whole.steps),
+        (whole.tick, 0),
+        "an orderly end leaves nothing to compute"
+    );
+    assert!(restarted.iter().all(|r| r.nodes_restored > 0), "{restarted:?}");
     for sql in &queries {
         if let Err(e) = shapes.view(sql) {
             problems.push(format!("{sql}\n  cannot be created over rows: {e}"));
         }
     }
     problems.extend(shapes.wrong().into_iter().map(|p| format!("created over rows: {p}")));
+    // No checkpoint knows the last views, some of which share nodes with those that are known.
+    shapes.restart(true);
+    problems.extend(shapes.wrong().into_iter().map(|p| format!("filled after a restart: {p}")));
+    shapes.change(&mut rng);
+    problems.extend(shapes.wrong().into_iter().map(|p| format!("changed after a restart: {p}")));
     shapes.engine.shutdown();
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
 }

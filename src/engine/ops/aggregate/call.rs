@@ -12,7 +12,7 @@ use super::sums::Sums;
 use crate::engine::expr;
 use crate::engine::keys::Keys;
 use crate::engine::plan::spec::{AggregateCall, AggregateKind, Expr};
-use crate::engine::state::Table;
+use crate::engine::state::{Restored, Saved, Table};
 use crate::error::{Error, Result};
 
 /// A call and what it knows of each group.
@@ -206,6 +206,41 @@ impl Call {
     /// Ends a tick.
     pub(super) fn commit(&mut self) -> Result<()> {
         self.distinct.as_mut().map_or(Ok(()), |d| d.args.compact())
+    }
+
+    /// Gives what it knows of each group.
+    pub(super) fn save(&self, state: &mut Saved) -> Result<()> {
+        if let Some(distinct) = &self.distinct {
+            distinct.args.save(state);
+            state.numbers(&distinct.weights);
+            state.numbers(&distinct.of_group);
+        }
+        match &self.accumulators {
+            Accumulators::Count(counts) => state.numbers(counts),
+            Accumulators::Sums(sums) => sums.save(state),
+            Accumulators::Bools(bools) => state.numbers(bools.counts.as_flattened()),
+            Accumulators::Extrema(extrema) => extrema.save(state)?,
+        }
+        Ok(())
+    }
+
+    /// Takes up what [`Call::save`] gave of groups with slots below `slots`.
+    pub(super) fn restore(&mut self, slots: usize, state: &mut Restored) -> Result<()> {
+        if let Some(distinct) = &mut self.distinct {
+            distinct.args.restore(state)?;
+            distinct.weights = state.numbers_of(distinct.args.slots())?;
+            distinct.of_group = state.numbers_of(slots)?;
+        }
+        match &mut self.accumulators {
+            Accumulators::Count(counts) => *counts = state.numbers_of(slots)?,
+            Accumulators::Sums(sums) => sums.restore(slots, state)?,
+            Accumulators::Bools(bools) => {
+                let counts: Vec<i64> = state.numbers_of(2 * slots)?;
+                bools.counts = counts.as_chunks::<2>().0.to_vec();
+            }
+            Accumulators::Extrema(extrema) => extrema.restore(slots, state)?,
+        }
+        Ok(())
     }
 
     /// Bytes held.

@@ -13,6 +13,8 @@ use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use super::ordered::{Form, Ordered, form};
 use crate::engine::delta::batch;
 use crate::engine::state::rows::RowStore;
+use crate::engine::state::saved::misfit;
+use crate::engine::state::{Restored, Saved};
 use crate::error::Result;
 
 /// The minimum or maximum of each group.
@@ -70,6 +72,16 @@ impl Extrema {
     /// Values held.
     pub(super) fn rows(&self) -> usize {
         each!(self, of => of.sorted.as_ref().map_or(of.written.len(), BTreeMap::len))
+    }
+
+    /// Gives the values of each group.
+    pub(super) fn save(&self, state: &mut Saved) -> Result<()> {
+        each!(self, of => of.save(state))
+    }
+
+    /// Takes up what [`Extrema::save`] gave of slots below `slots`.
+    pub(super) fn restore(&mut self, slots: usize, state: &mut Restored) -> Result<()> {
+        each!(self, of => of.restore(slots, state))
     }
 
     /// Bytes held.
@@ -137,6 +149,41 @@ impl<V: Ordered> Of<V> {
         self.written = RowStore::new(self.written.schema());
         self.best.iter_mut().for_each(|b| *b = None);
         self.sorted = Some(sorted);
+        Ok(())
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        state.numbers(&[u8::from(self.sorted.is_some())]);
+        let Some(sorted) = &self.sorted else {
+            state.rows(self.written.schema(), self.written.tiles().to_vec());
+            return Ok(());
+        };
+        let slots: ArrayRef = Arc::new(UInt32Array::from_iter_values(sorted.keys().map(|(slot, _)| *slot)));
+        let values =
+            V::array(sorted.keys().map(|(_, value)| Some(value.clone())).collect(), &self.data_type)?;
+        let rows = batch(self.written.schema(), vec![slots, values], sorted.len())?;
+        state.rows(self.written.schema(), vec![Arc::new(rows)]);
+        state.numbers(&sorted.values().copied().collect::<Vec<_>>());
+        Ok(())
+    }
+
+    fn restore(&mut self, slots: usize, state: &mut Restored) -> Result<()> {
+        let is_sorted = state.number::<u8>()? != 0;
+        let tiles = state.rows(self.written.schema())?;
+        self.written = RowStore::new(self.written.schema());
+        (self.best, self.sorted) = (vec![None; slots], is_sorted.then(BTreeMap::new));
+        let rows = tiles.iter().map(|tile| tile.num_rows()).sum();
+        let weights: Option<Vec<i64>> = is_sorted.then(|| state.numbers_of(rows)).transpose()?;
+        let mut weights = weights.as_deref();
+        for tile in tiles {
+            let of = tile.column(0).as_primitive::<UInt32Type>().values();
+            if of.iter().any(|slot| *slot as usize >= slots) {
+                return Err(misfit());
+            }
+            let (own, others) = weights.map(|w| w.split_at(tile.num_rows())).unzip();
+            self.update(of, tile.column(1), own)?;
+            weights = others;
+        }
         Ok(())
     }
 

@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::state::{Restored, Saved};
+use crate::error::Result;
+
 /// From here on numbers are added up scaled down by [`SCALE`], so that no sum overflows on the way.
 const BIG: f64 = f64::from_bits((1023 + 900) << 52);
 const SCALE: f64 = f64::from_bits((1023 + 200) << 52);
@@ -165,6 +168,38 @@ impl FloatSums {
         let mut scaled = aside.big.clone();
         parts.iter().for_each(|p| grow(&mut scaled, p / SCALE));
         round(&scaled) * SCALE
+    }
+
+    /// Gives the sums, exact as they are.
+    pub(super) fn save(&self, state: &mut Saved) {
+        state.numbers(self.sums.as_flattened());
+        state.numbers(&self.aside.keys().copied().collect::<Vec<_>>());
+        let (mut counts, mut parts) = (Vec::<i64>::new(), Vec::<f64>::new());
+        for aside in self.aside.values() {
+            let lengths = [aside.rest.len() as i64, aside.big.len() as i64];
+            counts
+                .extend([aside.nan, aside.positive_infinity, aside.negative_infinity].iter().chain(&lengths));
+            parts.extend(aside.rest.iter().chain(&aside.big));
+        }
+        state.numbers(&counts);
+        state.numbers(&parts);
+    }
+
+    /// Takes up what [`FloatSums::save`] gave of slots below `slots`.
+    pub(super) fn restore(&mut self, slots: usize, state: &mut Restored) -> Result<()> {
+        let sums: Vec<f64> = state.numbers_of(2 * slots)?;
+        self.sums = sums.as_chunks::<2>().0.to_vec();
+        let of: Vec<u32> = state.numbers()?;
+        let counts: Vec<i64> = state.numbers_of(5 * of.len())?;
+        let mut parts = state.numbers::<f64>()?.into_iter();
+        let mut take = |len: i64| -> Vec<f64> { parts.by_ref().take(len as usize).collect() };
+        self.aside.clear();
+        for (slot, counts) in of.into_iter().zip(counts.as_chunks::<5>().0) {
+            let [nan, positive_infinity, negative_infinity, rest, big] = *counts;
+            let (rest, big) = (take(rest), take(big));
+            self.aside.insert(slot, Aside { nan, positive_infinity, negative_infinity, rest, big });
+        }
+        Ok(())
     }
 
     /// Bytes held.

@@ -22,8 +22,8 @@ use crate::engine::expr;
 use crate::engine::keys::{KeySpec, Keys};
 use crate::engine::plan::spec::{AggregateSpec, Expr};
 use crate::engine::runtime::operator::{Operator, Output, RowError};
-use crate::engine::state::Table;
 use crate::engine::state::column::{Loc, TiledColumn};
+use crate::engine::state::{Restored, Saved, Table};
 use crate::error::{Error, Result};
 use call::Call;
 
@@ -224,6 +224,23 @@ impl Operator for Aggregate {
         }
         self.calls.iter_mut().try_for_each(Call::commit)?;
         self.groups.compact()
+    }
+
+    fn save(&self, state: &mut Saved) -> Result<()> {
+        self.groups.save(state);
+        state.numbers(&self.rows);
+        state.numbers(&[u8::from(self.emitted)]);
+        self.calls.iter().try_for_each(|call| call.save(state))
+    }
+
+    fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.groups.restore(state)?;
+        let slots = self.groups.slots();
+        self.rows = state.numbers_of(slots)?;
+        self.emitted = state.number::<u8>()? != 0;
+        (self.touched, self.is_touched) = (Vec::new(), vec![false; slots]);
+        self.before.clear();
+        self.calls.iter_mut().try_for_each(|call| call.restore(slots, state))
     }
 
     fn state_bytes(&self) -> usize {

@@ -11,6 +11,7 @@ use arrow::datatypes::{
 
 use super::floats::FloatSums;
 use crate::engine::expr::cast_to;
+use crate::engine::state::{Restored, Saved};
 use crate::error::{Error, Result, SqlState};
 
 /// Sums by slot, and how many values each has.
@@ -216,6 +217,27 @@ impl Sums {
                 Totals::Decimals { totals, .. } => totals[slot as usize] == i256::ZERO,
                 Totals::Floats(sums) => sums.is_zero(slot),
             }
+    }
+
+    /// Gives the sums and counts.
+    pub(super) fn save(&self, state: &mut Saved) {
+        state.numbers(&self.counts);
+        match &self.totals {
+            Totals::Integers(totals) => state.numbers(totals),
+            Totals::Decimals { totals, .. } => state.numbers(totals),
+            Totals::Floats(sums) => sums.save(state),
+        }
+    }
+
+    /// Takes up what [`Sums::save`] gave of slots below `slots`.
+    pub(super) fn restore(&mut self, slots: usize, state: &mut Restored) -> Result<()> {
+        self.counts = state.numbers_of(slots)?;
+        match &mut self.totals {
+            Totals::Integers(totals) => *totals = state.numbers_of(slots)?,
+            Totals::Decimals { totals, .. } => *totals = state.numbers_of(slots)?,
+            Totals::Floats(sums) => sums.restore(slots, state)?,
+        }
+        Ok(())
     }
 
     /// Bytes held.

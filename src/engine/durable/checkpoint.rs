@@ -1,0 +1,393 @@
+//! Checkpoints: the state of the views' nodes as of one tick, so that a restart need not compute them again.
+//!
+//! ```text
+//! journal/checkpoint-<tick>    header, then one record a node, then one that says how many there are
+//! ```
+//! A checkpoint only saves time: the journal alone brings everything back, and does where there is no checkpoint that
+//! fits. It fits when the journal's base is not later and its end is not earlier, when nobody has to go back to a tick
+//! before it, and when the same program wrote it: another one may keep its state in another form.
+//! It is written beside the running ticks, under a name that is not read, and renamed when it is whole and its tick is
+//! durable. Those before it go when nobody can need them any more.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{corrupted, io_error, sync_dir};
+use crate::engine::runtime::circuit::resume::{Identity, NodeState};
+use crate::engine::runtime::core::{Command, Core};
+use crate::engine::runtime::shared::Shared;
+use crate::engine::state::{Restored, Saved};
+use crate::engine::{CheckpointStats, CollectionId, Tick};
+use crate::error::Result;
+use crate::world;
+
+/// The first bytes of every file; the last one is the format's version.
+const MAGIC: [u8; 8] = *b"TDMLCKP\x01";
+/// Magic, program, tick, time, checksum.
+const HEADER_BYTES: usize = 8 + 16 + 8 + 8 + 4;
+/// Length of payload, identity, checksum of both and the payload.
+const RECORD_HEADER_BYTES: usize = 8 + 16 + 4;
+/// The identity of the last record, whose payload is the number of those before it.
+const END: Identity = Identity([0; 16]);
+/// A checkpoint when the server stops is worth it from this part of [`crate::engine::EngineConfig::checkpoint_bytes_min`].
+const LAST_PART: u64 = 16;
+
+/// So many checkpoints are told of.
+const TOLD_MAX: usize = 32;
+
+/// A file that may be taken up.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) path: PathBuf,
+    pub(crate) tick: Tick,
+    /// The time of that tick, in microseconds since 1970.
+    pub(crate) now: i64,
+}
+
+/// What the tick thread knows of checkpoints.
+#[derive(Default)]
+pub(crate) struct Checkpointer {
+    thread: Option<JoinHandle<()>>,
+    /// Of the last one: its tick, its size, and how much had been written to the journal by then.
+    last: Tick,
+    last_bytes: u64,
+    written: u64,
+    told: VecDeque<CheckpointStats>,
+}
+
+/// What a checkpoint is written of.
+struct Job {
+    dir: PathBuf,
+    tick: Tick,
+    now: i64,
+    workers: usize,
+    nodes: Vec<NodeState<Saved>>,
+    paused: Duration,
+}
+
+impl Checkpointer {
+    /// A checkpoint was taken up.
+    pub(crate) fn start(&mut self, restored: CheckpointStats) {
+        (self.last, self.last_bytes) = (restored.tick, restored.bytes);
+        self.tell(restored);
+    }
+
+    /// What became of the last ones.
+    pub(crate) fn told(&self) -> Vec<CheckpointStats> {
+        self.told.iter().cloned().collect()
+    }
+
+    fn tell(&mut self, checkpoint: CheckpointStats) {
+        self.told.push_back(checkpoint);
+        if self.told.len() > TOLD_MAX {
+            self.told.pop_front();
+        }
+    }
+
+    /// Waits for the checkpoint that is being written, if any.
+    pub(crate) fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread panicked");
+        }
+    }
+}
+
+impl Core {
+    /// Begins a checkpoint when the journal has grown enough since the last one.
+    pub(crate) fn checkpoint_if_due(&mut self) {
+        let Some(journal) = &self.journal else { return };
+        let due = self.shared.config.checkpoint_bytes_min.max(self.checkpointer.last_bytes / 2);
+        // One before the base is of no use any more.
+        let stale = self.checkpointer.last < self.compactor.base_tick();
+        let grown = journal.written() - self.checkpointer.written;
+        if grown < due && !stale {
+            return;
+        }
+        if self.checkpointer.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        (self.checkpointer.written, self.checkpointer.last) = (journal.written(), self.tick);
+        self.checkpointer.join();
+        let Some(job) = self.freeze() else { return };
+        let shared = Arc::clone(&self.shared);
+        let run = move || {
+            let tick = job.tick;
+            let done = job.run(&shared);
+            let dir = shared.config.dir.clone();
+            // When the tick thread is gone, nobody needs the answer.
+            let _ = shared.inbox.command(Command::Checkpointed(done));
+            if let Some(dir) = dir
+                && shared.holds.wait_past(tick)
+            {
+                remove_before(&dir, tick);
+            }
+        };
+        match std::thread::Builder::new().name("tidemill-checkpoint".to_string()).spawn(run) {
+            Ok(thread) => self.checkpointer.thread = Some(thread),
+            Err(error) => tracing::warn!(%error, "no checkpoint could be written"),
+        }
+    }
+
+    /// The end of a checkpoint. One that failed is tried again when the journal has grown as much again.
+    pub(crate) fn checkpointed(&mut self, done: CheckpointStats) {
+        match &done.error {
+            None => {
+                tracing::debug!(tick = done.tick, bytes = done.bytes, took = ?done.took, "checkpoint written");
+                self.checkpointer.last_bytes = done.bytes;
+            }
+            Some(error) => tracing::warn!(%error, "no checkpoint could be written"),
+        }
+        self.checkpointer.tell(done);
+    }
+
+    /// Before the journal is closed in order: a checkpoint of the last tick, if that saves the next start any work.
+    pub(crate) fn last_checkpoint(&mut self) {
+        self.checkpointer.join();
+        let Some(journal) = &self.journal else { return };
+        let grown = journal.written() - self.checkpointer.written;
+        let due = grown >= self.shared.config.checkpoint_bytes_min / LAST_PART;
+        if due && self.checkpointer.last != self.tick {
+            let Some(job) = self.freeze() else { return };
+            if let Some(error) = job.run(&self.shared).error {
+                tracing::warn!(%error, "no checkpoint could be written");
+                return;
+            }
+            self.checkpointer.last = self.tick;
+        }
+        if let Some(dir) = &self.shared.config.dir
+            && self.shared.holds.passed(self.checkpointer.last)
+        {
+            remove_before(dir, self.checkpointer.last);
+        }
+    }
+
+    fn freeze(&self) -> Option<Job> {
+        let started = world::instant();
+        let dir = self.shared.config.dir.clone()?;
+        let nodes = match self.circuit.save() {
+            Ok(nodes) if nodes.is_empty() => return None,
+            Ok(nodes) => nodes,
+            Err(error) => {
+                tracing::warn!(%error, "no checkpoint could be taken");
+                return None;
+            }
+        };
+        let workers = self.shared.config.workers;
+        let paused = world::instant().duration_since(started);
+        Some(Job { dir, tick: self.tick, now: self.now, workers, nodes, paused })
+    }
+}
+
+impl Job {
+    /// Writes the file and, once its tick is durable, lets it be found.
+    fn run(self, shared: &Shared) -> CheckpointStats {
+        let started = world::instant();
+        let written = self.write_and_name(shared);
+        CheckpointStats {
+            tick: self.tick,
+            restored: false,
+            at_micros: world::now_micros(),
+            nodes: self.nodes.len(),
+            bytes: *written.as_ref().unwrap_or(&0),
+            paused: self.paused,
+            took: world::instant().duration_since(started),
+            error: written.err(),
+        }
+    }
+
+    fn write_and_name(&self, shared: &Shared) -> Result<u64> {
+        let path = path_of(&self.dir, self.tick);
+        let temporary = path.with_extension("tmp");
+        let bytes = self.write(&temporary).inspect_err(|_| {
+            // Half a file takes up room and is never read; the next start tries to remove it again.
+            let _ = fs::remove_file(&temporary);
+        })?;
+        world::crash_point("checkpoint.written");
+        shared.durability.wait(self.tick)?;
+        fs::rename(&temporary, &path).map_err(|e| io_error(&path, "create", e))?;
+        sync_dir(&self.dir)?;
+        world::crash_point("checkpoint.renamed");
+        Ok(bytes)
+    }
+
+    fn write(&self, path: &Path) -> Result<u64> {
+        let file = File::create(path).map_err(|e| io_error(path, "create", e))?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let mut written = 0;
+        let mut put = |bytes: &[u8]| {
+            written += bytes.len() as u64;
+            out.write_all(bytes).map_err(|e| io_error(path, "write", e))
+        };
+        let mut header = [&MAGIC[..], &program(self.workers).0].concat();
+        header.extend_from_slice(&self.tick.to_le_bytes());
+        header.extend_from_slice(&self.now.to_le_bytes());
+        header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
+        put(&header)?;
+        let mut payload = Vec::new();
+        for node in &self.nodes {
+            payload.clear();
+            payload.extend_from_slice(&(node.owners.len() as u64).to_le_bytes());
+            node.owners.iter().for_each(|owner| payload.extend_from_slice(&owner.0.to_le_bytes()));
+            node.state.encode(&mut payload)?;
+            put(&record_header(node.identity, &payload))?;
+            put(&payload)?;
+        }
+        let count = (self.nodes.len() as u64).to_le_bytes();
+        put(&record_header(END, &count))?;
+        put(&count)?;
+        let file = out.into_inner().map_err(|e| io_error(path, "write", e.into_error()))?;
+        file.sync_all().map_err(|e| io_error(path, "fsync", e))?;
+        Ok(written)
+    }
+}
+
+fn record_header(identity: Identity, payload: &[u8]) -> [u8; RECORD_HEADER_BYTES] {
+    let mut header = [0; RECORD_HEADER_BYTES];
+    header[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+    header[8..24].copy_from_slice(&identity.0);
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header[..24]);
+    crc.update(payload);
+    header[24..].copy_from_slice(&crc.finalize().to_le_bytes());
+    header
+}
+
+/// The program that runs, with what else decides about the form of its state.
+fn program(workers: usize) -> Identity {
+    let file = std::env::current_exe().and_then(fs::metadata);
+    let built =
+        file.and_then(|f| Ok((f.len(), f.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default())));
+    Identity::of(&format!("{:?} {workers}", built.ok()))
+}
+
+impl Checkpoint {
+    /// The files of a directory that this program, with so many workers, wrote between two ticks; the newest first. All
+    /// others are of no use any more, and go.
+    pub(crate) fn list(dir: &Path, from: Tick, to: Tick, workers: usize) -> Result<Vec<Checkpoint>> {
+        let mut found = Vec::new();
+        for (path, tick) in files(dir)? {
+            let checkpoint = Checkpoint::open(&path, workers).filter(|c| c.tick == tick);
+            match checkpoint.filter(|c| (from..=to).contains(&c.tick)) {
+                Some(checkpoint) => found.push(checkpoint),
+                None => fs::remove_file(&path).map_err(|e| io_error(&path, "remove", e))?,
+            }
+        }
+        found.sort_by_key(|c| std::cmp::Reverse(c.tick));
+        Ok(found)
+    }
+
+    /// What the header says, if it is one of this program.
+    fn open(path: &Path, workers: usize) -> Option<Checkpoint> {
+        let mut header = [0; HEADER_BYTES];
+        File::open(path).and_then(|mut file| file.read_exact(&mut header)).ok()?;
+        let (said, crc) = header.split_at(HEADER_BYTES - 4);
+        let (magic, rest) = said.split_first_chunk::<8>()?;
+        let (by, rest) = rest.split_first_chunk::<16>()?;
+        let (tick, rest) = rest.split_first_chunk::<8>()?;
+        let now = rest.first_chunk::<8>()?;
+        (crc32fast::hash(said).to_le_bytes() == crc && *magic == MAGIC && Identity(*by) == program(workers))
+            .then(|| Checkpoint {
+                path: path.to_path_buf(),
+                tick: Tick::from_le_bytes(*tick),
+                now: i64::from_le_bytes(*now),
+            })
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+
+    /// The nodes' states.
+    ///
+    /// # Errors
+    /// XX001 in the place of what is not as it was written; then it is over.
+    pub(crate) fn states(&self) -> Result<impl Iterator<Item = Result<NodeState<Restored>>>> {
+        let file = File::open(&self.path).map_err(|e| io_error(&self.path, "open", e))?;
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let mut rest = self.bytes().saturating_sub(HEADER_BYTES as u64);
+        reader.seek_relative(HEADER_BYTES as i64).map_err(|e| io_error(&self.path, "read", e))?;
+        let (path, mut count, mut over) = (self.path.clone(), 0u64, false);
+        Ok(std::iter::from_fn(move || {
+            if over {
+                return None;
+            }
+            let state = read_state(&mut reader, &mut rest, count, &path).transpose();
+            count += 1;
+            over = !matches!(state, Some(Ok(_)));
+            state
+        }))
+    }
+}
+
+/// The state that comes next, the `count`th; `None` at the end.
+fn read_state(
+    file: &mut impl Read,
+    rest: &mut u64,
+    count: u64,
+    path: &Path,
+) -> Result<Option<NodeState<Restored>>> {
+    let damaged = || corrupted(path, format!("node {count} is not as it was written"));
+    let mut header = [0; RECORD_HEADER_BYTES];
+    file.read_exact(&mut header).map_err(|_| damaged())?;
+    let (len, identity) = header.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let len = u64::from_le_bytes(*len);
+    let identity = Identity(*identity.first_chunk::<16>().ok_or_else(damaged)?);
+    // No longer than the file, so it is a sensible amount of memory.
+    *rest = rest.checked_sub(len + RECORD_HEADER_BYTES as u64).ok_or_else(damaged)?;
+    let mut payload = vec![0; len as usize];
+    file.read_exact(&mut payload).map_err(|_| damaged())?;
+    if record_header(identity, &payload) != header {
+        return Err(damaged());
+    }
+    let (number, mut payload) = payload.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let number = u64::from_le_bytes(*number);
+    if identity == END {
+        return if number == count && *rest == 0 { Ok(None) } else { Err(damaged()) };
+    }
+    let mut owners = Vec::new();
+    for _ in 0..number {
+        let (owner, others) = payload.split_first_chunk::<8>().ok_or_else(damaged)?;
+        owners.push(CollectionId(u64::from_le_bytes(*owner)));
+        payload = others;
+    }
+    Ok(Some(NodeState { identity, owners, state: Restored::decode(payload)? }))
+}
+
+/// The name of the checkpoint of `tick`.
+fn path_of(dir: &Path, tick: Tick) -> PathBuf {
+    dir.join(format!("checkpoint-{tick:020}"))
+}
+
+/// The checkpoints of a directory, by name.
+fn files(dir: &Path) -> Result<Vec<(PathBuf, Tick)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| io_error(dir, "read", e))? {
+        let path = entry.map_err(|e| io_error(dir, "read", e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(tick) = name.and_then(|n| n.strip_prefix("checkpoint-")).and_then(|t| t.parse().ok()) {
+            found.push((path, tick));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the checkpoints before that of `tick`, if that is there.
+fn remove_before(dir: &Path, tick: Tick) {
+    if !path_of(dir, tick).exists() {
+        return;
+    }
+    let old = files(dir).map(|all| all.into_iter().filter(|(_, of)| *of < tick).collect::<Vec<_>>());
+    for (path, _) in old.unwrap_or_default() {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "an old checkpoint could not be removed");
+        }
+    }
+}
