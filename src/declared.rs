@@ -23,6 +23,33 @@ pub enum Envelope {
     Debezium,
 }
 
+/// What becomes of a record that a source does not understand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum OnError {
+    /// It is a row of `tidemill.errors`.
+    #[default]
+    Store,
+    /// It is counted and forgotten.
+    Skip,
+    /// The source stops before it.
+    Fail,
+}
+
+impl OnError {
+    /// Each by its name.
+    pub const NAMES: [(&'static str, OnError); 3] =
+        [("store", OnError::Store), ("skip", OnError::Skip), ("fail", OnError::Fail)];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnError::Store => "store",
+            OnError::Skip => "skip",
+            OnError::Fail => "fail",
+        }
+    }
+}
+
 /// A piece of a record's metadata that becomes a column (`INCLUDE …`).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Include {

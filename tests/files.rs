@@ -169,6 +169,119 @@ fn objects_of_a_store_are_read() {
     until(&server, "SELECT * FROM f WHERE id > 3", &[&["5", "new", d]]);
 }
 
+/// Has DuckDB write the rows of a query as a Parquet file.
+fn parquet(dir: &Path, name: &str, query: &str) {
+    let deps = std::env::var("TEST_DEPS")
+        .unwrap_or_else(|_| format!("{}/.cache/tidemill/test-deps", std::env::var("HOME").expect("a home")));
+    let hidden = dir.join(format!(".{name}"));
+    let script = format!(
+        "import duckdb; duckdb.sql(\"\"\"COPY ({query}) TO '{}' (FORMAT PARQUET, ROW_GROUP_SIZE 20000)\"\"\")",
+        hidden.display()
+    );
+    let python = format!("{deps}/fakesnow/bin/python");
+    let status = Command::new(python).args(["-c", &script]).status();
+    assert!(status.expect("DuckDB: run scripts/test-deps fakesnow first").success());
+    std::fs::rename(&hidden, dir.join(name)).expect("renamed");
+}
+
+#[test]
+fn columns_of_parquet_are_converted() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("in");
+    std::fs::create_dir(&dir).expect("a directory");
+    let server = Tidemill::start(&home.path().join("data"));
+    parquet(
+        &dir,
+        "a.parquet",
+        "SELECT 1::BIGINT AS id, 'x' AS name, 1.50::DECIMAL(10,2) AS price, TIMESTAMP '2024-01-02 03:04:05.678' AS at,
+                TIMESTAMPTZ '2024-01-02 03:04:05+00' AS atz, DATE '2024-02-29' AS day, [1, 2]::INT[] AS list, true AS yes,
+                '{}'::VARCHAR AS doc, 2.5::DOUBLE AS ratio, 'ab'::BLOB AS bytes, 300 AS small, 'f47ac10b-58cc-4372-a567-0e02b2c3d479'::UUID AS uid
+         UNION ALL
+         SELECT 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'no document', NULL, NULL, 70000, NULL",
+    );
+    let url = dir.display();
+    server.sql(&format!(
+        "CREATE SOURCE inferred FROM FILES (url = '{url}/*.parquet', min_age = 0, poll = '100 ms') FORMAT PARQUET;
+         CREATE SOURCE declared (\"ID\" int, name text NOT NULL, price numeric(6,1), at timestamptz, list bigint[], other text)
+           FROM FILES (url = '{url}/*.parquet', min_age = 0, poll = '100 ms') FORMAT PARQUET INCLUDE path, line AS n;
+         CREATE SOURCE narrow (id int PRIMARY KEY, small smallint, doc jsonb, uid uuid)
+           FROM FILES (url = '{url}/*.parquet', min_age = 0, poll = '100 ms') FORMAT PARQUET;
+         CREATE SOURCE impossible (list int) FROM FILES (url = '{url}/*.parquet', min_age = 0) FORMAT PARQUET",
+    ));
+    let uid = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
+    let first = [
+        "1",
+        "x",
+        "1.50",
+        "2024-01-02 03:04:05.678",
+        "2024-01-02 03:04:05+00",
+        "2024-02-29",
+        "{1,2}",
+        "t",
+        "{}",
+        "2.5",
+        "\\x6162",
+        "300",
+    ];
+    let second =
+        ["2", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "no document", "NULL", "NULL", "70000"];
+    let columns = "SELECT id, name, price, at, atz, day, list, yes, doc, ratio, bytes, small FROM inferred";
+    until(&server, columns, &[&first, &second]);
+    let path = format!("file://{url}/a.parquet");
+    let row: &[&str] = &["1", "x", "1.5", "2024-01-02 03:04:05.678+00", "{1,2}", "NULL", &path, "1"];
+    until(&server, "SELECT * FROM declared", &[row]);
+    until(&server, "SELECT * FROM narrow", &[&["1", "300", "{}", uid]]);
+    let errors = |source: &str| {
+        format!(
+            "SELECT position, sqlstate, convert_from(raw, 'UTF8') FROM tidemill.errors WHERE object = '{source}'"
+        )
+    };
+    let (at1, at2) = (format!("file={path} row=1"), format!("file={path} row=2"));
+    until(&server, &errors("declared"), &[&[&at2, "23502", "NULL"]]);
+    until(&server, &errors("narrow"), &[&[&at2, "22003", "70000"]]);
+    until(&server, &errors("impossible"), &[&[&at1, "22000", "NULL"]]);
+    assert_eq!(server.rows("SELECT count(*) FROM impossible"), [["0"]]);
+    let refused = |sql: &str| server.try_sql(sql).expect_err("refused").sqlstate;
+    assert_eq!(refused("CREATE SOURCE x FROM FILES (url = '/nothing/*') FORMAT PARQUET"), "58P01");
+    write(&dir, "b.parquet", "no Parquet");
+    parquet(&dir, "c.parquet", "SELECT 3::BIGINT AS id, 7 AS small");
+    until(&server, "SELECT id, small FROM narrow WHERE id > 1", &[&["3", "7"]]);
+    until(&server, "SELECT count(*) FROM tidemill.errors WHERE position LIKE '%/b.parquet row=1'", &[&["4"]]);
+}
+
+#[test]
+fn what_becomes_of_bad_records_is_said_by_the_source() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("in");
+    std::fs::create_dir(&dir).expect("a directory");
+    let server = Tidemill::start(&home.path().join("data"));
+    write(&dir, "a.json", "{\"id\": 1}\nbad\n{\"id\": 2}\n");
+    let url = dir.display();
+    for on_error in ["store", "skip", "fail"] {
+        server.sql(&format!(
+            "CREATE SOURCE {on_error} (id int) FROM FILES (url = '{url}/*', min_age = 0, poll = '100 ms') FORMAT JSON
+               WITH (on_error = '{on_error}')"
+        ));
+    }
+    until(&server, "SELECT * FROM store", &[&["1"], &["2"]]);
+    until(&server, "SELECT * FROM skip", &[&["1"], &["2"]]);
+    until(&server, "SELECT object FROM tidemill.errors", &[&["store"]]);
+    let bad = "SELECT name, status, bad_records FROM tidemill.sources WHERE name <> 'fail'";
+    until(&server, bad, &[&["skip", "running", "1"], &["store", "running", "1"]]);
+    let failed = "SELECT error LIKE '%a record was not understood: invalid JSON%' FROM tidemill.sources WHERE name = 'fail'";
+    until(&server, failed, &[&["t"]]);
+    assert_eq!(server.rows("SELECT count(*) FROM fail"), [["0"]]);
+    assert_eq!(server.rows("SELECT count(*) FROM tidemill.files WHERE source = 'fail'"), [["0"]]);
+    // Mended upstream, it goes on.
+    write(&dir, "a.json", "{\"id\": 1}\n{\"id\": 3}\n");
+    until(&server, "SELECT * FROM fail", &[&["1"], &["3"]]);
+    let shown = server.rows("SHOW CREATE SOURCE skip").concat().concat();
+    assert!(shown.contains("WITH (on_error = 'skip')"), "{shown}");
+    let refused = |sql: &str| server.try_sql(sql).expect_err("refused").sqlstate;
+    assert_eq!(refused("CREATE SOURCE x FROM WEBHOOK FORMAT JSON WITH (on_error = 'fail')"), "0A000");
+    assert_eq!(refused("CREATE SOURCE x FROM WEBHOOK FORMAT JSON WITH (on_error = 'cry')"), "22023");
+}
+
 #[test]
 fn kills_repeat_and_lose_nothing() {
     let home = tempfile::tempdir().expect("a directory");

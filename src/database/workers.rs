@@ -88,9 +88,10 @@ impl Workers {
         if let Some(at_work) = self.0.lock().get_mut(&entry.id) {
             at_work.webhook.clone_from(&door);
         }
+        let on_error = source.on_error;
         let state = Arc::clone(&status);
         let worker = Worker::start(&entry.name, status, move |stop| {
-            let feed = EngineFeed::new(engine.clone(), progress.clone(), id, name.clone());
+            let feed = EngineFeed::new(engine.clone(), progress.clone(), id, on_error, name.clone());
             let context = SourceContext {
                 name: name.clone(),
                 outputs: outputs.clone(),

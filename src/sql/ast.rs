@@ -4,7 +4,7 @@
 
 use datafusion::sql::sqlparser::ast;
 
-use crate::declared::{Envelope, FormatSpec, Include, OptionList};
+use crate::declared::{Envelope, FormatSpec, Include, OnError, OptionList};
 use crate::names::Name;
 use crate::types::SqlType;
 
@@ -325,6 +325,8 @@ pub struct CreateSource {
     pub includes: Vec<Include>,
     /// Whether its rows are kept; `WITH (retain = false)` says no.
     pub retain: bool,
+    /// WITH (on_error = …).
+    pub on_error: OnError,
     /// CHECK of a webhook's requests, as written.
     pub check: Option<String>,
 }

@@ -6,6 +6,7 @@
 //! the current rows (see [`local`]); a relation that only grows gets new files with each commit, in any format.
 //! Either way every change is applied exactly once.
 
+mod parquet;
 mod source;
 mod store;
 mod text;
@@ -24,6 +25,7 @@ use super::warehouse::{self, check_columns, duration, sync};
 use super::{Discovered, Envelope, Options, Sink, SinkContext, SinkDefinition, Source, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
 use crate::types::SqlType;
+use parquet::Columns;
 use source::{FilesSource, Settings, Shape};
 use store::Place;
 use text::Compression;
@@ -70,14 +72,23 @@ pub fn source(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Box<d
         return Err(Error::unsupported("an ENVELOPE of a FILES source"));
     }
     allow(definition, "FILES", &["path", "line", "timestamp"])?;
-    let settings = source_settings(definition)?;
-    let decoder = Decoder::new(&Declaration { definition, schema, full_before_images: false })?;
+    let settings = source_settings(definition, schema)?;
+    let decoder = match &settings.shape {
+        Shape::Parquet(_) => None,
+        _ => Some(Decoder::new(&Declaration { definition, schema, full_before_images: false })?),
+    };
     Ok(Box::new(FilesSource { settings, decoder }))
 }
 
-fn source_settings(definition: &SourceDefinition) -> Result<Settings> {
+fn source_settings(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Settings> {
     let shape = match definition.format.as_ref().map(|f| f.name.to_ascii_lowercase()).as_deref() {
-        Some("parquet") => return Err(Error::unsupported("FORMAT PARQUET of a FILES source")),
+        Some("parquet") => {
+            if let Some((name, _)) = definition.format.as_ref().and_then(|f| f.options.first()) {
+                let message = format!("unknown option \"{name}\" of FORMAT PARQUET");
+                return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
+            }
+            Shape::Parquet(Columns::new(definition, schema)?)
+        }
         _ => match Format::new(definition.format.as_ref())? {
             Format::Json(_) => Shape::Json,
             Format::Csv(options) => Shape::Csv(options),
@@ -117,7 +128,22 @@ fn source_settings(definition: &SourceDefinition) -> Result<Settings> {
 /// # Errors
 /// 42601 for a format whose columns must be declared.
 pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
-    match source_settings(definition)?.shape {
+    let settings = source_settings(definition, &Arc::new(Schema::empty()))?;
+    match settings.shape {
+        Shape::Parquet(_) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let schema = runtime.block_on(async {
+                let Some(first) = settings.place.list().await?.into_iter().next() else {
+                    return Err(Error::new(
+                        SqlState("58P01"),
+                        "there is no file yet to take the columns from",
+                    )
+                    .with_hint("Declare the columns that are wanted."));
+                };
+                parquet::columns_of(&settings.place, &first).await
+            })?;
+            Ok(vec![Discovered { upstream: definition.name.clone(), schema, key: Vec::new() }])
+        }
         Shape::Text => {
             let schema = Arc::new(Schema::new(vec![SqlType::Text.field_ref("line", true)]));
             Ok(vec![Discovered { upstream: definition.name.clone(), schema, key: Vec::new() }])

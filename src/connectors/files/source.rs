@@ -7,17 +7,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use object_store::{GetOptions, ObjectStore};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
+use super::parquet::{self, Columns, Unread};
 use super::store::{File, Place, store_error};
 use super::text::{Broken, Compression, Records};
 use crate::connectors::envelope::{Decoder, NotUnderstood, Record};
 use crate::connectors::format::CsvOptions;
 use crate::connectors::format::records::{LENGTH_MAX, Splitter};
 use crate::connectors::{BadRecord, FinishedFile, Source, SourceBatch, SourceContext};
-use crate::engine::{CollectionId, InputChange};
+use crate::engine::{CollectionId, Delta, InputChange};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
@@ -37,6 +39,8 @@ pub(super) enum Shape {
     Csv(CsvOptions),
     /// A line is a value.
     Text,
+    /// Columns of Parquet.
+    Parquet(Columns),
 }
 
 /// What the source was told.
@@ -54,7 +58,8 @@ pub(super) struct Settings {
 /// A source of files.
 pub(super) struct FilesSource {
     pub settings: Settings,
-    pub decoder: Decoder,
+    /// What reads lines; columns need none.
+    pub decoder: Option<Decoder>,
 }
 
 /// How far a file was read.
@@ -90,7 +95,10 @@ struct Reader<'a> {
     cx: &'a SourceContext,
     runtime: &'a Runtime,
     collection: CollectionId,
-    decoder: Decoder,
+    keyed: bool,
+    decoder: Option<Decoder>,
+    /// Rows that need no decoder, since the last batch.
+    converted: Vec<RecordBatch>,
     /// Versions of files that were read, by url.
     finished: HashMap<String, String>,
     begun: Option<Begun>,
@@ -118,7 +126,9 @@ impl Source for FilesSource {
             cx: &cx,
             runtime: &runtime,
             collection: output.collection,
+            keyed: !output.key.is_empty(),
             decoder,
+            converted: Vec::new(),
             finished: cx.feed.finished_files()?.into_iter().collect(),
             begun: position.begun,
             batch: SourceBatch::default(),
@@ -247,39 +257,11 @@ impl Reader<'_> {
             // Files come by name: the one at hand is still to come.
             return Ok(End::Changed);
         }
-        let options = GetOptions { if_match: file.e_tag.clone(), ..GetOptions::default() };
-        let stream = match self.runtime.block_on(self.settings.place.store.get_opts(&file.location, options))
-        {
-            Ok(found) => found.into_stream(),
-            Err(object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. }) => {
-                self.begun.take_if(|b| b.records == 0);
-                return Ok(End::Changed);
-            }
-            Err(e) => return Err(store_error(&e)),
+        let end = match &self.settings.shape {
+            Shape::Parquet(columns) => self.read_columns(file, columns)?,
+            Shape::Json | Shape::Csv(_) | Shape::Text => self.read_lines(file)?,
         };
-        let broken = Broken::default();
-        let splitter = match &self.settings.shape {
-            Shape::Csv(options) => Splitter::quoted(options.quote),
-            Shape::Json | Shape::Text => Splitter::plain(),
-        };
-        let (name, compression) = (file.path.as_str(), self.settings.compression);
-        let mut records =
-            Records::new(self.runtime, stream, Arc::clone(&broken), compression, name, splitter)?;
-        let end = match self.records(file, &mut records) {
-            Err(Failure::Ours(error)) => return Err(error),
-            Err(Failure::File(_)) if broken.lock().is_some() => {
-                return Err(broken.lock().take().map_or_else(
-                    || Error::internal("a download that broke has no error"),
-                    |e| store_error(&e),
-                ));
-            }
-            Err(Failure::File(why)) => {
-                self.refuse(file, records.line(), &[], SqlState::DATA_EXCEPTION, why);
-                End::Read
-            }
-            Ok(end) => end,
-        };
-        if end == End::Stopped {
+        if end != End::Read {
             return Ok(end);
         }
         // A file that was written on while it was read ended anywhere.
@@ -295,22 +277,113 @@ impl Reader<'_> {
         Ok(end)
     }
 
+    /// What is to be done about a file that was not read on.
+    fn unread(&mut self, file: &File, at: String, why: Unread) -> Result<End> {
+        match why {
+            Unread::Store(
+                object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. },
+            ) => {
+                self.begun.take_if(|b| b.records == 0);
+                Ok(End::Changed)
+            }
+            Unread::Store(error) => Err(store_error(&error)),
+            Unread::File(why) => {
+                self.refuse(file, at, &[], SqlState::DATA_EXCEPTION, why);
+                Ok(End::Read)
+            }
+        }
+    }
+
+    fn read_lines(&mut self, file: &File) -> Result<End> {
+        let options = GetOptions { if_match: file.e_tag.clone(), ..GetOptions::default() };
+        let stream = match self.runtime.block_on(self.settings.place.store.get_opts(&file.location, options))
+        {
+            Ok(found) => found.into_stream(),
+            Err(e) => return self.unread(file, String::new(), Unread::Store(e)),
+        };
+        let broken = Broken::default();
+        let splitter = match &self.settings.shape {
+            Shape::Csv(options) => Splitter::quoted(options.quote),
+            _ => Splitter::plain(),
+        };
+        let (name, compression) = (file.path.as_str(), self.settings.compression);
+        let mut records =
+            Records::new(self.runtime, stream, Arc::clone(&broken), compression, name, splitter)?;
+        match self.records(file, &mut records) {
+            Ok(end) => Ok(end),
+            Err(Failure::Ours(error)) => Err(error),
+            Err(Failure::File(why)) => {
+                let why = broken.lock().take().map_or(Unread::File(why), Unread::Store);
+                self.unread(file, format!("line={}", records.line()), why)
+            }
+        }
+    }
+
+    fn read_columns(&mut self, file: &File, columns: &Columns) -> Result<End> {
+        let mut read = self.begun.as_ref().map_or(0, |b| b.records);
+        let at = |row: u64| format!("row={row}");
+        let mut stream = match self.runtime.block_on(columns.open(&self.settings.place, file, read)) {
+            Ok(stream) => stream,
+            Err(why) => return self.unread(file, at(read + 1), why),
+        };
+        self.newest_micros = self.newest_micros.max(file.modified.timestamp_micros());
+        loop {
+            let rows = match self.runtime.block_on(parquet::next(&mut stream)) {
+                Ok(Some(rows)) => rows,
+                Ok(None) => return Ok(End::Read),
+                Err(why) => return self.unread(file, at(read + 1), why),
+            };
+            let (good, bad) = match columns.convert(&rows, file, read + 1) {
+                Ok(converted) => converted,
+                Err(why) => return self.unread(file, at(read + 1), Unread::File(why)),
+            };
+            read += rows.num_rows() as u64;
+            self.bytes += rows.get_array_memory_size();
+            if let Some(begun) = &mut self.begun {
+                begun.records = read;
+                begun.rows += good.num_rows() as u64;
+            }
+            for bad in bad {
+                let raw = bad.raw.unwrap_or_default();
+                self.refuse(file, at(bad.row), raw.as_bytes(), bad.sqlstate, bad.reason);
+            }
+            if good.num_rows() > 0 {
+                self.converted.push(good);
+            }
+            if self.is_full() {
+                self.hand_over(false)?;
+                if self.cx.stop.is_set() {
+                    return Ok(End::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Rows since the last batch.
+    fn pending(&self) -> usize {
+        let decoded = self.decoder.as_ref().map_or(0, Decoder::pending);
+        decoded + self.converted.iter().map(RecordBatch::num_rows).sum::<usize>()
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending() + self.batch.bad.len() >= BATCH_ROWS_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
     /// Decodes the records of a file that were not handed over yet.
     fn records(&mut self, file: &File, records: &mut Records<'_>) -> std::result::Result<End, Failure> {
+        let no_decoder = || Failure::Ours(Error::internal("lines without a decoder"));
         let skip = self.begun.as_ref().map_or(0, |b| b.records);
         let mut seen = 0;
-        let (is_text, has_header) = match &self.settings.shape {
-            Shape::Csv(options) => (false, options.header),
-            Shape::Json => (false, false),
-            Shape::Text => (true, false),
-        };
+        let is_text = matches!(&self.settings.shape, Shape::Text);
+        let has_header = matches!(&self.settings.shape, Shape::Csv(options) if options.header);
         if has_header {
             match records.next().map_err(|e| Failure::File(e.to_string()))? {
                 None => return Ok(End::Read),
                 Some((line, header)) => {
-                    if let Err(why) = self.decoder.set_header(header) {
+                    let decoder = self.decoder.as_mut().ok_or_else(no_decoder)?;
+                    if let Err(why) = decoder.set_header(header) {
                         let header = header.to_vec();
-                        self.refuse(file, line, &header, why.sqlstate, why.reason);
+                        self.refuse(file, format!("line={line}"), &header, why.sqlstate, why.reason);
                         return Ok(End::Read);
                     }
                 }
@@ -326,14 +399,15 @@ impl Reader<'_> {
             if seen <= skip {
                 continue;
             }
-            let before = self.decoder.pending();
+            let decoder = self.decoder.as_mut().ok_or_else(no_decoder)?;
+            let before = decoder.pending();
             let read = match value.len() > LENGTH_MAX {
                 true => Err(NotUnderstood {
                     sqlstate: SqlState::DATA_EXCEPTION,
                     reason: format!("the record is longer than {LENGTH_MAX} bytes"),
                     of_key: false,
                 }),
-                false => self.decoder.push(&Record {
+                false => decoder.push(&Record {
                     value: Some(value),
                     topic: &file.path,
                     offset: i64::try_from(line).unwrap_or(i64::MAX),
@@ -341,17 +415,17 @@ impl Reader<'_> {
                     ..Record::default()
                 }),
             };
+            let rows = decoder.pending() - before;
             self.bytes += record.len();
             if let Some(begun) = &mut self.begun {
                 begun.records += 1;
-                begun.rows += (self.decoder.pending() - before) as u64;
+                begun.rows += rows as u64;
             }
             if let Err(why) = read {
                 let raw = value.get(..value.len().min(LENGTH_MAX)).unwrap_or_default();
-                self.refuse(file, line, raw, why.sqlstate, why.reason);
+                self.refuse(file, format!("line={line}"), raw, why.sqlstate, why.reason);
             }
-            let pending = self.decoder.pending() + self.batch.bad.len();
-            if pending >= BATCH_ROWS_MAX || self.bytes >= BATCH_BYTES_MAX {
+            if self.is_full() {
                 self.hand_over(false).map_err(Failure::Ours)?;
                 if self.cx.stop.is_set() {
                     return Ok(End::Stopped);
@@ -361,7 +435,7 @@ impl Reader<'_> {
         Ok(End::Read)
     }
 
-    fn refuse(&mut self, file: &File, line: u64, raw: &[u8], sqlstate: SqlState, reason: String) {
+    fn refuse(&mut self, file: &File, at: String, raw: &[u8], sqlstate: SqlState, reason: String) {
         if let Some(begun) = &mut self.begun {
             begun.bad += 1;
         }
@@ -369,14 +443,21 @@ impl Reader<'_> {
             sqlstate: sqlstate.0,
             reason,
             raw: Some(raw.to_vec()).filter(|r| !r.is_empty()),
-            position: format!("file={} line={line}", file.path),
+            position: format!("file={} {at}", file.path),
         });
     }
 
     /// Hands over what was read, with how far that is; waits until it can be seen, or goes on at once.
     fn hand_over(&mut self, wait: bool) -> Result<()> {
-        let rows = self.decoder.pending() as u64;
-        let changes: Vec<InputChange> = self.decoder.take()?;
+        let rows = self.pending() as u64;
+        let mut changes: Vec<InputChange> = match &mut self.decoder {
+            Some(decoder) => decoder.take()?,
+            None => Vec::new(),
+        };
+        changes.extend(std::mem::take(&mut self.converted).into_iter().map(|rows| match self.keyed {
+            true => InputChange::Upsert { rows, deletes: None },
+            false => InputChange::Delta(Delta { rows, weights: None }),
+        }));
         let mut batch = std::mem::take(&mut self.batch);
         if changes.is_empty() && batch.bad.is_empty() && batch.finished.is_empty() {
             return Ok(());

@@ -88,6 +88,7 @@ impl Database {
             retain: create.retain,
             paused: false,
             check: create.check.clone(),
+            on_error: create.on_error,
         };
         let mut definition = connect::source_definition(&catalog, &name, &source)?;
         let mut offered = Vec::new();

@@ -10,10 +10,14 @@ use parking_lot::Mutex;
 
 use crate::connectors::{BadRecord, Feed, SourceBatch};
 use crate::database::system;
+use crate::declared::OnError;
 use crate::engine::{Delta, Engine, InputChange, Tick, Transaction};
-use crate::error::Result;
+use crate::error::{Error, Result, SqlState};
 use crate::sql::ObjectId;
 use crate::world;
+
+/// So much of a bad record is shown in the error that it causes.
+const SHOWN_CHARS: usize = 200;
 
 /// The feed of one source.
 pub(crate) struct EngineFeed {
@@ -22,6 +26,8 @@ pub(crate) struct EngineFeed {
     progress: String,
     /// Which source it is.
     id: ObjectId,
+    /// What becomes of bad records.
+    on_error: OnError,
     /// Its name, for `tidemill.errors`.
     name: String,
     /// Batches handed over without waiting, whose outcome is not known yet, oldest first.
@@ -30,14 +36,24 @@ pub(crate) struct EngineFeed {
 
 impl EngineFeed {
     /// The feed of the source `name`, whose position is stored under `progress`.
-    pub fn new(engine: Engine, progress: String, id: ObjectId, name: String) -> Arc<EngineFeed> {
-        Arc::new(EngineFeed { engine, progress, id, name, unsettled: Mutex::default() })
+    pub fn new(
+        engine: Engine,
+        progress: String,
+        id: ObjectId,
+        on_error: OnError,
+        name: String,
+    ) -> Arc<EngineFeed> {
+        Arc::new(EngineFeed { engine, progress, id, on_error, name, unsettled: Mutex::default() })
     }
 
     fn transaction(&self, batch: SourceBatch) -> Result<Transaction> {
         let mut changes = batch.changes;
-        if !batch.bad.is_empty() {
-            changes.push((system::ERRORS, error_rows(&self.name, &batch.bad)?));
+        match (self.on_error, batch.bad.first()) {
+            (OnError::Store, Some(_)) => {
+                changes.push((system::ERRORS, error_rows(&self.name, &batch.bad)?));
+            }
+            (OnError::Fail, Some(bad)) => return Err(stopped_by(bad)),
+            (OnError::Skip, _) | (_, None) => (),
         }
         if !batch.finished.is_empty() {
             changes.push((system::FILES, system::finished_rows(self.id, &batch.finished)?));
@@ -83,6 +99,16 @@ impl Feed for EngineFeed {
     fn finished_files(&self) -> Result<Vec<(String, String)>> {
         system::finished_files(&self.engine, self.id)
     }
+}
+
+/// Why a source that is to stop at bad records has stopped.
+fn stopped_by(bad: &BadRecord) -> Error {
+    let error = Error::new(SqlState(bad.sqlstate), format!("a record was not understood: {}", bad.reason));
+    let raw = bad.raw.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let shown: String = raw.chars().take(SHOWN_CHARS).collect();
+    error
+        .with_detail(format!("It is at {}: {shown}", bad.position))
+        .with_hint("Mend it upstream, or create the source with another on_error: 'store' or 'skip'.")
 }
 
 /// Rows of `tidemill.errors` for bad records of a source.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use crate::declared::{Envelope, FormatSpec, Include, OptionList};
+use crate::declared::{Envelope, FormatSpec, Include, OnError, OptionList};
 use crate::engine::CollectionId;
 use crate::sql::ast::ObjectKind;
 use crate::types::SqlType;
@@ -194,6 +194,9 @@ pub struct Source {
     /// ALTER SOURCE … PAUSE.
     #[serde(default)]
     pub paused: bool,
+    /// What becomes of records that are not understood.
+    #[serde(default)]
+    pub on_error: OnError,
     /// CHECK: what a request to a webhook must fulfil, as SQL in which `SECRET name` is a text.
     #[serde(default)]
     pub check: Option<String>,

@@ -1,7 +1,7 @@
 //! SHOW CREATE: the statement that makes an object, regenerated from what the catalog holds.
 
 use super::{Catalog, Check, Column, Entry, Object, ObjectId};
-use crate::declared::{Envelope, FormatSpec, OptionList, OptionValue};
+use crate::declared::{Envelope, FormatSpec, OnError, OptionList, OptionValue};
 use crate::names::{quote, quote_literal};
 
 impl Catalog {
@@ -93,8 +93,15 @@ impl Catalog {
         if let Some(check) = &s.check {
             sql.push_str(&format!(" CHECK ({check})"));
         }
+        let mut with = Vec::new();
         if !s.retain {
-            sql.push_str(" WITH (retain = false)");
+            with.push("retain = false".to_string());
+        }
+        if s.on_error != OnError::default() {
+            with.push(format!("on_error = '{}'", s.on_error.name()));
+        }
+        if !with.is_empty() {
+            sql.push_str(&format!(" WITH ({})", with.join(", ")));
         }
         sql
     }

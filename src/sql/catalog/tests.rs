@@ -147,6 +147,7 @@ fn create_statements_are_parsed_again() {
         retain: true,
         paused: false,
         check: None,
+        on_error: crate::declared::OnError::Skip,
     };
     let source = add(&mut catalog, "s", Object::Source(source), &[]);
     let sink = Sink {

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::StatementParser;
 use super::create::ColumnList;
 use super::options::{finish, no_repetition, take, take_bool};
-use crate::declared::{Envelope, Include, OptionValue};
+use crate::declared::{Envelope, Include, OnError, OptionValue};
 use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, quote_literal};
 use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};
@@ -92,6 +92,7 @@ impl StatementParser<'_> {
             envelope: Envelope::None,
             includes: Vec::new(),
             retain: true,
+            on_error: OnError::default(),
             check: None,
         };
         let mut envelope = None;
@@ -130,6 +131,9 @@ impl StatementParser<'_> {
             ));
         }
         source.envelope = envelope.unwrap_or_default();
+        if source.kind == "webhook" && source.on_error == OnError::Fail {
+            return Err(Error::unsupported("on_error = 'fail' of a WEBHOOK source"));
+        }
         if source.check.is_some() && source.kind != "webhook" {
             return Err(Error::unsupported(format!(
                 "CHECK of a {} source",
@@ -200,6 +204,16 @@ impl StatementParser<'_> {
         let mut options = self.options()?;
         if let Some(retain) = take_bool(&mut options, "retain")? {
             source.retain = retain;
+        }
+        if let Some(value) = take(&mut options, "on_error") {
+            let known = OnError::NAMES.iter().find(
+                |(name, _)| matches!(&value, OptionValue::Literal(text) if text.eq_ignore_ascii_case(name)),
+            );
+            let (_, on_error) = known.ok_or_else(|| {
+                let message = "option \"on_error\" of a source must be 'store', 'skip' or 'fail'";
+                Error::new(SqlState::INVALID_PARAMETER_VALUE, message)
+            })?;
+            source.on_error = *on_error;
         }
         if let Some(connector) = take(&mut options, "connector") {
             let OptionValue::Literal(connector) = connector else {
