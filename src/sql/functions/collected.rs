@@ -41,7 +41,8 @@ const DEFINITIONS: [Definition; 11] = [
 
 /// The functions of this file.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    DEFINITIONS.into_iter().map(Definition::udf).collect()
+    let of_row = Definition { variadic: true, ..finisher("json_of_row", &[&[Any]], Gives::Json, of_row) };
+    DEFINITIONS.into_iter().chain([of_row]).map(Definition::udf).collect()
 }
 
 /// `[1, null]` of JSON texts.
@@ -79,6 +80,21 @@ fn members(call: &Call<'_>, jsonb: bool) -> Result<ArrayRef> {
             return crate::types::json::normalize(&format!("{{{}}}", texts.join(", "))).map(Some);
         }
         Ok(Some(format!("{{ {} }}", texts.join(", "))))
+    })
+}
+
+/// `{"a":1,"b":null}` of names and values in turn.
+fn of_row(call: &Call<'_>) -> Result<ArrayRef> {
+    call.texts_of(|row| {
+        let mut document = String::from("{");
+        for field in (0..call.arrays.len()).step_by(2) {
+            let name = super::strings::text_of(call, field, row)?.unwrap_or_default();
+            let value = super::json::value_at(call, field + 1, row)?;
+            let comma = if field > 0 { "," } else { "" };
+            document.push_str(&format!("{comma}{}:{value}", Document::String(name)));
+        }
+        document.push('}');
+        Ok(Some(document))
     })
 }
 

@@ -39,6 +39,7 @@ mod spelled;
 mod table_functions;
 mod unknown;
 mod values;
+mod whole_rows;
 mod windowed;
 mod windows;
 
@@ -207,6 +208,7 @@ impl<'a> Planner<'a> {
     ) -> Result<PlannedQuery> {
         let locate = |e: Error| locate::attach(e, query, text);
         let mut rewritten = query.clone();
+        whole_rows::spell_out(&mut rewritten, self.catalog);
         from_names::unqualify(&mut rewritten);
         order_names::separate(&mut rewritten);
         shadowed::rename(&mut rewritten)?;
