@@ -170,7 +170,7 @@ fn create_statements_are_parsed_again() {
         (
             source,
             "CREATE SOURCE s (id bigint, PRIMARY KEY (id)) FROM KAFKA (topic = 'o''x') FORMAT JSON \
-             INCLUDE offset AS \"Off\" ENVELOPE UPSERT",
+             INCLUDE offset AS \"Off\" ENVELOPE UPSERT WITH (on_error = 'skip')",
         ),
         (sink, "CREATE SINK \"Out\" FROM mv INTO FILES (url = 'file:///x') KEY (a) FORMAT PARQUET"),
         (index, "CREATE INDEX i ON t (b)"),
