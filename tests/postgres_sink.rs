@@ -180,3 +180,91 @@ fn values_of_every_type_arrive_as_they_are() {
         }
     }
 }
+
+#[test]
+fn verify_finds_planted_differences_while_rows_change_and_repair_mends_them() {
+    let postgres = Postgres::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let tidemill = Tidemill::start(&directory.path().join("data"));
+    tidemill.sql("CREATE TABLE t (id int PRIMARY KEY, g int, v numeric(12,2), note jsonb)");
+    tidemill.sql(
+        "INSERT INTO t SELECT n, n % 7, n * 0.25, '{\"a\": [1, null]}' FROM generate_series(1000, 20999) AS s(n)",
+    );
+    tidemill.sql("CREATE MATERIALIZED VIEW kept AS SELECT id, g, v, note FROM t");
+    tidemill.sql("CREATE MATERIALIZED VIEW groups AS SELECT g, note FROM t WHERE id >= 1000");
+    tidemill.sql(&connection(&postgres));
+    for (name, key) in [("kept", "KEY (id)"), ("groups", "")] {
+        tidemill.sql(&format!(
+            "CREATE SINK {name}_pg FROM {name} INTO POSTGRES CONNECTION pg (table = '{name}') {key} \
+             WITH (commit_interval = '20 ms')"
+        ));
+        tidemill.sql(&format!("WAIT FOR SINK {name}_pg CURRENT TIMEOUT '60 s'"));
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Rows below 1000 come, change and go all the time.
+        let writer = scope.spawn(|| {
+            let mut client = PgClient::connect(tidemill.addr()).expect("a connection");
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                n += 1;
+                let id = n % 900;
+                let sql = format!(
+                    "INSERT INTO t VALUES ({id}, {n}, 1, 'null') ON CONFLICT (id) DO UPDATE SET g = {n}; \
+                     DELETE FROM t WHERE id = {}",
+                    (id + 450) % 900
+                );
+                client.run(Protocol::Simple, &sql).expect("a statement");
+            }
+            n
+        });
+        for _ in 0..5 {
+            tidemill.sql("VERIFY SINK kept_pg");
+            tidemill.sql("VERIFY SINK groups_pg");
+        }
+        postgres.psql(
+            "postgres",
+            "DELETE FROM kept WHERE id IN (1001, 1002, 1003); \
+             UPDATE kept SET note = '{\"a\": [1, 2]}' WHERE id IN (1004, 1005); UPDATE kept SET g = NULL WHERE id IN (1006, 1007); \
+             INSERT INTO kept VALUES (30001, 1, 1, '1'), (30002, 1, 1, '1'), (30003, NULL, NULL, NULL)",
+        );
+        let error = tidemill.try_sql("VERIFY SINK kept_pg").expect_err("ten differences").to_string();
+        assert!(error.contains("XX001") && error.contains("7 rows missing, 7 rows too many"), "{error}");
+        for part in [
+            r#"lacks {"g": 0, "v": 250.25, "id": 1001"#,
+            r#"has {"g": 1, "v": 1.00, "id": 30002, "note": 1}"#,
+            r#"has {"g": 3, "v": 251.00, "id": 1004, "note": {"a": [1, 2]}}"#,
+        ] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        postgres.psql(
+            "postgres",
+            "DELETE FROM groups WHERE ctid IN (SELECT ctid FROM groups WHERE g = 3 LIMIT 2)",
+        );
+        let error = tidemill.try_sql("VERIFY SINK groups_pg").expect_err("two rows are gone").to_string();
+        assert!(error.contains("2 rows missing, 0 rows too many"), "{error}");
+        for name in ["kept", "groups"] {
+            tidemill.sql(&format!("VERIFY SINK {name}_pg REPAIR"));
+            tidemill.sql(&format!("VERIFY SINK {name}_pg"));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(writer.join().expect("the writer") > 20);
+    });
+    // The sinks have gone on meanwhile and go on now.
+    tidemill.sql("UPDATE t SET v = v + 1 WHERE id % 100 = 0");
+    for (name, columns) in [("kept", "id, g, v, note"), ("groups", "g, note")] {
+        tidemill.sql(&format!("WAIT FOR SINK {name}_pg CURRENT TIMEOUT '60 s'"));
+        let cast = columns.split(", ").map(|c| format!("{c}::text")).collect::<Vec<_>>().join(", ");
+        assert!(
+            there(&postgres, columns, name) == tidemill.rows(&format!("SELECT {cast} FROM {name}")),
+            "{name}"
+        );
+        let fills = format!(
+            "SELECT count(*) FROM tidemill.sink_commits WHERE sink = '{name}_pg' AND tick_from IS NULL"
+        );
+        assert_eq!(tidemill.rows(&fills), [["2"]]);
+    }
+    tidemill.sql("ALTER SINK kept_pg PAUSE");
+    let error = tidemill.try_sql("VERIFY SINK kept_pg").expect_err("it is paused").to_string();
+    assert!(error.contains("55000") && error.contains("paused"), "{error}");
+}

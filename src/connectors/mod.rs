@@ -16,6 +16,7 @@ pub mod registry;
 pub mod replicated;
 pub mod schema_registry;
 pub mod snowflake;
+pub mod verify;
 pub mod warehouse;
 pub mod webhook;
 
@@ -29,6 +30,8 @@ use parking_lot::Mutex;
 pub use commits::{CommitLog, Phases, SinkCommit};
 
 pub use crate::declared::{Envelope, FormatSpec, Include, OptionList, OptionValue};
+pub use verify::{Checks, Differences, Verified, Whole, Wish};
+
 use crate::engine::{CollectionId, InputChange, Tick};
 use crate::error::{Error, Result};
 
@@ -247,6 +250,8 @@ pub struct SinkContext {
     pub release: Arc<dyn Fn(Tick) + Send + Sync>,
     /// How it is doing.
     pub status: Arc<Status>,
+    /// Who wants the target compared.
+    pub checks: Arc<Checks>,
     /// When to stop.
     pub stop: StopFlag,
 }
@@ -259,6 +264,10 @@ pub trait Sink: Send {
     /// `None`: others may write there too.
     fn target(&self) -> Option<String> {
         None
+    }
+    /// Whether it compares its target when asked to.
+    fn verifies(&self) -> bool {
+        false
     }
     /// Removes what the sink made at the destination besides its target, when it is dropped for good.
     fn clean_up(self: Box<Self>) -> Result<()> {

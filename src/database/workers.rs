@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::connectors::webhook::{self, mailbox::Mailbox};
 use crate::connectors::{
-    MEMORY_COMMITTED, SinkCommit, SinkContext, SourceContext, Status, StatusValues, registry,
+    Checks, MEMORY_COMMITTED, SinkCommit, SinkContext, SourceContext, Status, StatusValues, Whole, registry,
 };
 use crate::database::store::Store;
 use crate::database::supervise::{EngineFeed, Followed, Worker};
@@ -32,6 +32,8 @@ struct AtWork {
     worker: Option<Worker>,
     /// A sink's subscription, over all its attempts.
     followed: Option<Arc<Followed>>,
+    /// Where a sink at work is asked to compare its target.
+    checks: Option<Arc<Checks>>,
     /// Where requests to a webhook go.
     webhook: Option<Arc<Webhook>>,
 }
@@ -115,6 +117,7 @@ impl Workers {
     /// Sets a sink to work on what it follows.
     pub fn start_sink(
         &self,
+        engine: &Engine,
         store: &Arc<Store>,
         catalog: &Catalog,
         entry: &Entry,
@@ -138,6 +141,8 @@ impl Workers {
         let key = connect::sink_key(sink, &schema)?;
         let (name, uuid, memory) = (entry.name.clone(), sink.uuid.0, store.memory(entry.id.0));
         let state = Arc::clone(&status);
+        let checks = Arc::new(Checks::new(whole(engine, sink.from)));
+        let asked = Arc::clone(&checks);
         let worker = Worker::start(&entry.name, status, move |stop| {
             if memory.get(MEMORY_COMMITTED)?.is_some_and(|tick| tick.is_empty()) {
                 followed.begin_again()?;
@@ -153,12 +158,14 @@ impl Workers {
                 memory: Arc::clone(&memory),
                 release: Arc::new(move |tick| release.release(tick)),
                 status: Arc::clone(&state),
+                checks: Arc::clone(&asked),
                 stop: stop.clone(),
             };
             registry::sink(&definition, &schema, &key)?.run(context)
         })?;
         if let Some(entry) = self.0.lock().get_mut(&entry.id) {
             entry.worker = Some(worker);
+            entry.checks = Some(checks);
         }
         Ok(())
     }
@@ -166,6 +173,13 @@ impl Workers {
     /// Where requests to a webhook go; `None`: it was never started.
     pub fn webhook(&self, id: ObjectId) -> Option<Arc<Webhook>> {
         self.0.lock().get(&id)?.webhook.clone()
+    }
+
+    /// Where a sink that is at work is asked to compare its target.
+    pub fn checks(&self, id: ObjectId) -> Option<Arc<Checks>> {
+        let workers = self.0.lock();
+        let sink = workers.get(&id)?;
+        sink.worker.as_ref().and(sink.checks.clone())
     }
 
     /// What a sink that was started follows.
@@ -224,9 +238,24 @@ impl Workers {
             status: Arc::new(Status::default()),
             worker: None,
             followed: None,
+            checks: None,
             webhook: None,
         });
         Arc::clone(&entry.status)
+    }
+}
+
+/// How all rows of a collection are had, as they are when they are asked for.
+fn whole(engine: &Engine, from: ObjectId) -> impl Fn() -> Result<Whole> + Send + Sync + 'static {
+    let (engine, from) = (engine.clone(), from.collection());
+    move || {
+        let snapshot = engine.snapshot();
+        let gone = || Error::internal("what a sink follows is not in the snapshot");
+        let collection = snapshot.collection(from).ok_or_else(gone)?;
+        if !collection.keeps_rows() {
+            return Err(Error::unsupported("VERIFY of a sink that follows a relation which keeps no rows"));
+        }
+        Ok(Whole { tick: snapshot.tick, rows: collection.batches()? })
     }
 }
 
@@ -242,7 +271,8 @@ impl Database {
     /// Sets a sink to work on what it follows; what stands in its way is shown as its status.
     pub(crate) fn start_sink(&self, entry: &Entry, followed: Arc<Followed>) {
         let append_only = self.is_append_only(entry);
-        let started = self.workers.start_sink(&self.store, &self.catalog(), entry, append_only, followed);
+        let started =
+            self.workers.start_sink(&self.engine, &self.store, &self.catalog(), entry, append_only, followed);
         if let Err(error) = started {
             tracing::error!(sink = entry.name, %error, "cannot start");
             self.workers.fail(entry.id, &error);

@@ -100,6 +100,8 @@ pub enum Statement {
     CheckView(Name),
     /// WAIT FOR SINK.
     WaitForSink(WaitForSink),
+    /// VERIFY SINK.
+    VerifySink(VerifySink),
     /// VALIDATE CONNECTION.
     ValidateConnection(Name),
     /// Something of SQL or of the dialect that is not built: the error (0A000) names it.
@@ -636,4 +638,13 @@ pub struct WaitForSink {
     pub tick: Option<u64>,
     /// How long at most, in microseconds; `None`: for ever.
     pub timeout_micros: Option<u64>,
+}
+
+/// VERIFY SINK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifySink {
+    /// The sink.
+    pub name: Name,
+    /// Whether the target is also mended.
+    pub repair: bool,
 }

@@ -335,6 +335,9 @@ fn run_sink(
         memory: Arc::clone(memory) as Arc<dyn Memory>,
         release: Arc::new(|_| ()),
         status: Arc::clone(&status),
+        checks: Arc::new(crate::connectors::Checks::new(|| {
+            Err(crate::error::Error::internal("nobody asks"))
+        })),
         stop,
     });
     (result, status)

@@ -17,7 +17,7 @@ pub mod sync;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connectors::{Options, StopFlag};
+use crate::connectors::{Differences, Options, StopFlag};
 use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
 use arrow::array::RecordBatch;
@@ -218,6 +218,11 @@ pub trait Warehouse: Send {
     /// Applies a batch and moves the progress row, in one transaction. `Ok`: it has happened.
     /// An error to be retried: whether it has happened is known only to the next [`Warehouse::open`].
     fn apply(&mut self, batch: &Batch) -> Step<Applied>;
+
+    /// Compares the target with a staged batch that holds all its rows, at the batch's own tick.
+    fn compare(&mut self, _batch: &Batch) -> Step<Differences> {
+        Err(Error::unsupported("VERIFY of this kind of sink").into())
+    }
 
     /// Removes the staged files of a batch that was applied. Best effort: what stays is never read again.
     fn discard(&mut self, batch: &Batch);

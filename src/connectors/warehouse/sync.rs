@@ -21,7 +21,8 @@ use super::consolidate::{Net, Pending};
 use super::staging::staged_rows;
 use super::{Batch, Counts, Effect, Failure, Progress, Remedy, Settings, Shape, Step, Warehouse};
 use crate::connectors::{
-    MEMORY_COMMITTED, MEMORY_INTENT, Memory, Phases, SinkCommit, SinkContext, Status, StopFlag,
+    Checks, Differences, MEMORY_COMMITTED, MEMORY_INTENT, Memory, Phases, SinkCommit, SinkContext, Status,
+    StopFlag, Verified, Whole, Wish,
 };
 use crate::engine::{Delta, Tick, TickDelta};
 use crate::error::{Error, Result, SqlState};
@@ -43,7 +44,7 @@ const WAIT: Duration = Duration::from_millis(200);
 /// # Errors
 /// What trying again cannot mend. Afterwards the sink's memory is as the next start needs it.
 pub fn run(warehouse: &mut dyn Warehouse, shape: Shape, settings: &Settings, cx: SinkContext) -> Result<()> {
-    let SinkContext { name, uuid, mut changes, memory, release, status, stop, .. } = cx;
+    let SinkContext { name, uuid, mut changes, memory, release, status, checks, stop, .. } = cx;
     let mut sync = Sync {
         warehouse,
         shape,
@@ -53,6 +54,7 @@ pub fn run(warehouse: &mut dyn Warehouse, shape: Shape, settings: &Settings, cx:
         memory,
         release,
         status,
+        checks,
         stop,
         progress: Progress::default(),
         attempt: 0,
@@ -76,6 +78,7 @@ struct Sync<'a> {
     memory: Arc<dyn Memory>,
     release: Arc<dyn Fn(Tick) + Send + std::marker::Sync>,
     status: Arc<Status>,
+    checks: Arc<Checks>,
     stop: StopFlag,
     /// What the destination said last.
     progress: Progress,
@@ -140,13 +143,27 @@ impl Sync<'_> {
         gathered.seen = gathered.seen.max(self.progress.epoch);
         let mut recorded = false;
         let (mut committed_at, mut idled_at) = (world::instant(), world::instant());
+        // Who wants a comparison, all rows at its tick, and the first change after that, which waits.
+        let mut asked: Option<(Wish, Whole)> = None;
+        let mut held: Option<TickDelta> = None;
         while !self.stop.is_set() {
+            if asked.is_none() {
+                asked = self.asked(gathered.seen);
+            }
+            let last = asked.as_ref().map_or(Tick::MAX, |(_, whole)| whole.tick);
             let left = self.settings.commit_interval.saturating_sub(committed_at.elapsed());
             let wait = if gathered.pending.is_empty() { WAIT } else { left.min(WAIT) };
-            let mut next = changes.next(wait)?;
+            let mut next = match held.take() {
+                Some(change) => Some(change),
+                None => changes.next(wait)?,
+            };
             // When a commit is due, what is at hand already comes along, for a moment.
             let gathering = world::instant();
             while let Some(change) = next {
+                if change.tick > last {
+                    held = Some(change);
+                    break;
+                }
                 if reached < self.progress.epoch
                     && change.tick > self.progress.epoch
                     && change.delta.is_some()
@@ -167,11 +184,13 @@ impl Sync<'_> {
                 self.record(self.progress.epoch)?;
                 recorded = true;
             }
+            let comes_to_rest = asked.is_some() && (held.is_some() || gathered.seen >= last);
             let behind = gathered.seen > self.progress.epoch;
             let due = match gathered.pending.is_empty() {
                 true => behind && committed_at.elapsed() >= IDLE_COMMIT,
                 false => {
-                    committed_at.elapsed() >= self.settings.commit_interval
+                    comes_to_rest
+                        || committed_at.elapsed() >= self.settings.commit_interval
                         || gathered.pending.bytes() >= self.settings.batch_bytes
                 }
             };
@@ -186,12 +205,96 @@ impl Sync<'_> {
                 // Nothing changed: the target is at this tick without being told.
                 self.status.update(|s| s.tick_committed = Some(gathered.seen));
             }
+            if comes_to_rest
+                && let Some((wish, whole)) = asked.take()
+                && self.verify(wish, whole)? == Went::Stopped
+            {
+                return Ok(());
+            }
             if idled_at.elapsed() >= IDLE {
                 self.warehouse.idle();
                 idled_at = world::instant();
             }
         }
         Ok(())
+    }
+
+    /// Somebody who wants a comparison, with all rows as they are now, which is not before `seen`.
+    fn asked(&self, seen: Tick) -> Option<(Wish, Whole)> {
+        let wish = self.checks.next()?;
+        match self.checks.whole() {
+            Ok(whole) if whole.tick >= seen => Some((wish, whole)),
+            Ok(whole) => {
+                let error = format!("tick {seen} is here before its rows, which are at tick {}", whole.tick);
+                wish.answer(Err(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, error)));
+                None
+            }
+            Err(error) => {
+                wish.answer(Err(error));
+                None
+            }
+        }
+    }
+
+    /// Compares the target, which holds what it must hold at the tick of `whole`, and mends it if that is wished.
+    fn verify(&mut self, wish: Wish, whole: Whole) -> Result<Went> {
+        let tick = whole.tick;
+        match self.compare(&wish, whole) {
+            Ok(differences) => {
+                wish.answer(Ok(Verified { tick, differences }));
+                Ok(Went::Through)
+            }
+            Err(failure) => {
+                wish.answer(Err(failure.error));
+                // What the destination has done of it, only it knows.
+                self.open()
+            }
+        }
+    }
+
+    fn compare(&mut self, wish: &Wish, whole: Whole) -> Step<Differences> {
+        let began = world::now_micros();
+        let mut all = Pending::new(self.shape.clone());
+        for rows in whole.rows {
+            all.push(Delta { rows, weights: None })?;
+        }
+        let net = all.take()?;
+        let counts = net.counts();
+        let encoded = self.warehouse.encode(&net.rows)?;
+        let staged = staged_rows(&self.shape, &net, &encoded)?;
+        drop((net, encoded));
+        self.attempt += 1;
+        let from = self.progress;
+        let to = Progress { generation: from.generation + 1, ..from };
+        let directory = format!("{}/verify/{:020}/f{}a{}/", self.uuid, from.epoch, from.fence, self.attempt);
+        let mut batch = Batch { effect: Effect::Replace, from, to, directory, files: Vec::new(), counts };
+        batch.files = self.warehouse.stage(&batch, &staged, self.settings.file_bytes)?;
+        let differences = self.warehouse.compare(&batch)?;
+        if wish.repair && !differences.is_empty() {
+            let applied = self.warehouse.apply(&batch)?;
+            self.progress = to;
+            let now = world::now_micros();
+            self.status.committed(SinkCommit {
+                at_micros: now,
+                to: to.epoch,
+                rows: counts.inserts,
+                counts: Some(counts),
+                bytes: batch.files.iter().map(|f| f.bytes).sum(),
+                files: batch.files.len() as u64,
+                attempts: 1,
+                phases: Phases {
+                    load: applied.load,
+                    merge: applied.merge,
+                    commit: applied.commit,
+                    ..Phases::default()
+                },
+                freshness_micros: now - began,
+                queries: applied.queries,
+                ..SinkCommit::default()
+            });
+        }
+        self.warehouse.discard(&batch);
+        Ok(differences)
     }
 
     /// Replaces all rows of the target by what was gathered.

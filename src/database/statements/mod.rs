@@ -125,6 +125,7 @@ impl Session {
             Statement::Deallocate(name) => self.deallocate(name.as_deref()),
             Statement::CheckView(name) => self.check_view(name).await,
             Statement::WaitForSink(wait) => self.wait_for_sink(wait).await,
+            Statement::VerifySink(verify) => self.verify_sink(verify).await,
             Statement::ValidateConnection(name) => {
                 let name = name.clone();
                 self.database.blocking(move |db| db.validate_connection(&name)).await?;

@@ -1,13 +1,16 @@
-//! CHECK MATERIALIZED VIEW and WAIT FOR SINK.
+//! CHECK MATERIALIZED VIEW, WAIT FOR SINK and VERIFY SINK.
 
 use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
-use crate::database::{Outcome, Session};
+use crate::connectors::registry;
+use crate::database::{Notice, Outcome, Session, connect};
 use crate::engine::check::check_view;
 use crate::error::{Error, Result, SqlState};
+use crate::names::quote;
 use crate::sql::Name;
-use crate::sql::ast::{ObjectKind, WaitForSink};
+use crate::sql::ast::{ObjectKind, VerifySink, WaitForSink};
 use crate::sql::catalog::Object;
 use crate::world;
 
@@ -68,5 +71,58 @@ impl Session {
             }
             world::pause(POLL).await;
         }
+    }
+
+    pub(crate) async fn verify_sink(&mut self, verify: &VerifySink) -> Result<Outcome> {
+        let catalog = self.database.catalog();
+        let entry = Arc::clone(catalog.require(ObjectKind::Sink, &verify.name)?);
+        let Object::Sink(sink) = &entry.object else { return Err(Error::internal("a sink is not a sink")) };
+        let definition = connect::sink_definition(&catalog, &entry.name, sink)?;
+        let (from, schema) = connect::followed_schema(&catalog, sink)?;
+        let key = connect::sink_key(sink, &schema)?;
+        if !registry::sink(&definition, &schema, &key)?.verifies() {
+            return Err(Error::unsupported(format!("VERIFY of a {} sink", sink.kind.to_uppercase())));
+        }
+        let not_at_work = |why: String| {
+            Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("sink \"{}\" is not at work: {why}", entry.name),
+            )
+        };
+        let status = || self.database.workers.status(entry.id).unwrap_or_default();
+        let checks = self.database.workers.checks(entry.id);
+        let answer = match &checks {
+            Some(checks) => checks.ask(verify.repair),
+            None => return Err(not_at_work(status().state.to_string())),
+        };
+        drop(checks);
+        let verified = loop {
+            match answer.try_recv() {
+                Ok(verified) => break verified?,
+                Err(TryRecvError::Empty) if self.database.workers.checks(entry.id).is_some() => {
+                    world::pause(POLL).await;
+                }
+                Err(_) => {
+                    let status = status();
+                    return Err(not_at_work(status.error.unwrap_or_else(|| status.state.to_string())));
+                }
+            }
+        };
+        let found = &verified.differences;
+        if found.is_empty() {
+            return Ok(Outcome::done("VERIFY SINK"));
+        }
+        let what = format!(
+            "the target of sink \"{}\" differs from \"{}\" at tick {}: {} rows missing, {} rows too many",
+            entry.name, from.name, verified.tick, found.lacks, found.extra
+        );
+        let detail = found.shown.join("\n");
+        if verify.repair {
+            let mut notice = Notice::new(format!("{what}; the target is mended"));
+            notice.detail = Some(detail);
+            return Ok(Outcome::Done { tag: "VERIFY SINK".into(), notices: vec![notice] });
+        }
+        let error = Error::new(SqlState::DATA_CORRUPTED, what).with_detail(detail);
+        Err(error.with_hint(format!("VERIFY SINK {} REPAIR makes them equal.", quote(&entry.name))))
     }
 }

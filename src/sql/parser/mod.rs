@@ -234,9 +234,10 @@ impl<'a> StatementParser<'a> {
             "deallocate" => self.deallocate(),
             "check" => self.check_view(),
             "wait" => self.wait_for_sink(),
+            "verify" => self.verify_sink(),
             "validate" => self.validate_connection(),
-            "replay" | "verify" | "grant" | "revoke" | "listen" | "notify" | "unlisten" | "lock"
-            | "vacuum" | "analyze" | "analyse" | "cluster" | "reindex" | "call" | "do" | "merge" | "move"
+            "replay" | "grant" | "revoke" | "listen" | "notify" | "unlisten" | "lock" | "vacuum"
+            | "analyze" | "analyse" | "cluster" | "reindex" | "call" | "do" | "merge" | "move"
             | "refresh" | "checkpoint" | "load" | "security" | "reassign" | "import" => {
                 Err(Error::unsupported(word.to_ascii_uppercase()))
             }

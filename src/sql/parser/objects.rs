@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::StatementParser;
 use crate::error::{Error, Result};
 use crate::sql::ast::{
-    Alter, AlterChange, Comment, Drop, ObjectKind, Show, Statement, Truncate, WaitForSink,
+    Alter, AlterChange, Comment, Drop, ObjectKind, Show, Statement, Truncate, VerifySink, WaitForSink,
 };
 
 const KINDS: [(&[&str], ObjectKind); 8] = [
@@ -162,6 +162,13 @@ impl StatementParser<'_> {
     pub(super) fn validate_connection(&mut self) -> Result<Statement> {
         self.expect_words(&["validate", "connection"])?;
         Ok(Statement::ValidateConnection(self.name()?))
+    }
+
+    pub(super) fn verify_sink(&mut self) -> Result<Statement> {
+        self.expect_words(&["verify", "sink"])?;
+        let name = self.name()?;
+        let repair = self.word("repair");
+        Ok(Statement::VerifySink(VerifySink { name, repair }))
     }
 
     pub(super) fn wait_for_sink(&mut self) -> Result<Statement> {

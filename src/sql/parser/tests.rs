@@ -95,7 +95,6 @@ fn what_is_not_built_is_named() {
         ("alter table t add column a int", "ALTER TABLE … ADD"),
         ("listen a", "LISTEN"),
         ("grant select on t to u", "GRANT"),
-        ("verify sink s", "VERIFY"),
         ("replay errors from s", "REPLAY"),
         ("create alert a on (select 1) to webhook (url='x')", "CREATE ALERT"),
         ("with x as (select 1) insert into t select * from x", "WITH before INSERT, UPDATE or DELETE"),
@@ -291,6 +290,8 @@ fn statements_about_objects() {
     }
     assert!(matches!(one("check materialized view mv"), Statement::CheckView(_)));
     assert!(matches!(one("validate connection k"), Statement::ValidateConnection(_)));
+    let Statement::VerifySink(v) = one("verify sink s repair") else { panic!() };
+    assert_eq!((v.name, v.repair), (Name::bare("s"), true));
     let Statement::WaitForSink(w) = one("wait for sink s at tick 7 timeout '1.5 s'") else { panic!() };
     assert_eq!((w.tick, w.timeout_micros), (Some(7), Some(1_500_000)));
     let Statement::Truncate(t) = one("truncate table a, b") else { panic!() };

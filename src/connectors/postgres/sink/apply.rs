@@ -17,12 +17,12 @@ use tokio_postgres::{Client, NoTls, Row};
 
 use super::columns::{self, Existing, copy_rows};
 use super::statements::{Names, Removal, Statements, literal};
-use crate::connectors::StopFlag;
 use crate::connectors::postgres::settings::{Server, runtime, said};
 use crate::connectors::warehouse::{
     Applied, Batch, Counts, Effect, Failure, Mode, Progress, Remedy, Shape, StagedFile, Step, Warehouse,
     misfit, refuse_rows, target_gone,
 };
+use crate::connectors::{Differences, StopFlag};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
@@ -264,6 +264,25 @@ impl PostgresTable {
         Ok(applied)
     }
 
+    /// Compares the target with the copied rows, at the tick where both are.
+    fn compare_whole(&self, batch: &Batch) -> Step<Differences> {
+        self.run("BEGIN ISOLATION LEVEL REPEATABLE READ")?;
+        let now = progress(&self.query(&self.statements.read_progress())?).unwrap_or_default();
+        if now != batch.from {
+            return Err(Failure::fenced(now, batch.from));
+        }
+        let apart = self.query(&self.statements.compare())?;
+        self.run("COMMIT")?;
+        let mut differences = Differences::default();
+        for row in &apart {
+            let (side, text): (String, String) = (row.get(0), row.get(1));
+            let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or_default();
+            differences.shown.push(format!("{side} {text}"));
+            (differences.lacks, differences.extra) = (number(2), number(3));
+        }
+        Ok(differences)
+    }
+
     /// Takes the copied changes into the target.
     fn apply_changes(&self, batch: &Batch) -> Step<Counts> {
         let s = &self.statements;
@@ -354,6 +373,14 @@ impl Warehouse for PostgresTable {
             self.session = None;
         }
         applied
+    }
+
+    fn compare(&mut self, batch: &Batch) -> Step<Differences> {
+        let compared = self.compare_whole(batch);
+        if compared.is_err() {
+            self.session = None;
+        }
+        compared
     }
 
     /// The next batch takes its place; a session that ends takes it along.

@@ -62,6 +62,10 @@ impl Sink for PostgresSink {
         Some(format!("{}/{}", self.server.place(), self.names.target))
     }
 
+    fn verifies(&self) -> bool {
+        true
+    }
+
     fn clean_up(self: Box<Self>) -> Result<()> {
         apply::remove(&self.server, &self.names, self.uuid)
     }

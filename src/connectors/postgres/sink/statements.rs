@@ -5,6 +5,7 @@ use crate::connectors::postgres::tables::quoted;
 use crate::connectors::warehouse::{Mode, Progress, Shape};
 use crate::error::{Error, Result, SqlState};
 use crate::names::{fold_str, name_parts};
+use crate::types::SqlType;
 
 /// The session's table that a batch is copied to before it is applied.
 const CHANGES: &str = "pg_temp.tidemill_changes";
@@ -263,6 +264,32 @@ impl Statements {
         self.matches(nulls).into_iter().map(update).collect()
     }
 
+    /// Compares the target's rows with those copied: which side has a row more often, the row, and how many the
+    /// copied and the target's have more in all.
+    pub fn compare(&self) -> String {
+        let columns: Vec<String> = self
+            .columns
+            .iter()
+            .map(|c| {
+                let name = quoted(&c.name);
+                match json(&c.sql_type) {
+                    // `json` has no equality.
+                    Some(comparable) => format!("{name}::{comparable} AS {name}"),
+                    None => name,
+                }
+            })
+            .collect();
+        let columns = columns.join(", ");
+        let target = &self.names.target;
+        format!(
+            "WITH ours AS (SELECT {columns} FROM {CHANGES}), theirs AS (SELECT {columns} FROM {target}), \
+             apart AS (SELECT 'lacks' AS {OP}, o.* FROM (SELECT * FROM ours EXCEPT ALL SELECT * FROM theirs) o \
+             UNION ALL SELECT 'has', t.* FROM (SELECT * FROM theirs EXCEPT ALL SELECT * FROM ours) t) \
+             SELECT {OP}, (to_jsonb(apart) - '{OP}')::text, count(*) FILTER (WHERE {OP} = 'lacks') OVER (), \
+             count(*) FILTER (WHERE {OP} = 'has') OVER () FROM apart ORDER BY 2, 1 LIMIT {SHOWN}"
+        )
+    }
+
     /// Adds the rows that a batch says are new. One whose key is there already is left out, which the count tells.
     pub fn insert(&self) -> String {
         let mut all: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
@@ -313,8 +340,20 @@ impl Removal {
     }
 }
 
+/// How many differing rows [`Statements::compare`] shows.
+const SHOWN: usize = 20;
+
 fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(quoted).collect::<Vec<_>>().join(", ")
+}
+
+/// What JSON is compared as.
+fn json(sql_type: &SqlType) -> Option<&'static str> {
+    match sql_type {
+        SqlType::Json | SqlType::Jsonb => Some("jsonb"),
+        SqlType::Array(element) => json(element).map(|_| "jsonb[]"),
+        _ => None,
+    }
 }
 
 /// A text as SQL, whatever the server makes of backslashes.
