@@ -150,6 +150,7 @@ impl Server {
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
+            .env("TIDEMILL_CHECKPOINT_BYTES", "4096")
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         if let Some(point) = crash_at {

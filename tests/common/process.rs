@@ -31,6 +31,8 @@ impl Tidemill {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
             .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
+            // So that every restart has checkpoints to begin with, of any age.
+            .env("TIDEMILL_CHECKPOINT_BYTES", "4096")
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log)

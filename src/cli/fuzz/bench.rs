@@ -1,7 +1,7 @@
 //! A database in which steps are run, and every view is compared after each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
@@ -33,8 +33,8 @@ pub enum Done {
 
 /// An open database, and a PostgreSQL beside it that gets the same statements.
 pub struct Bench<'a> {
-    database: Arc<Database>,
-    session: Session,
+    /// `None` when it could not be opened again.
+    open: Option<(Arc<Database>, Session)>,
     runtime: &'a Runtime,
     postgres: Option<&'a Postgres>,
     directory: PathBuf,
@@ -55,14 +55,12 @@ impl<'a> Bench<'a> {
         let memory = PathBuf::from("/dev/shm");
         let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
         let directory = base.join(format!("tidemill-fuzz-{}", world::uuid()));
-        let database = Database::open(&Config::at(&directory))?;
+        let open = Some(opened(&directory)?);
         if let Some(postgres) = postgres {
             runtime.block_on(postgres.reset())?;
         }
-        let session = database.session(SessionOptions::default());
         Ok(Bench {
-            database,
-            session,
+            open,
             runtime,
             postgres,
             directory,
@@ -84,6 +82,7 @@ impl<'a> Bench<'a> {
     fn try_step(&mut self, step: &Step) -> Done {
         let done = match step {
             Step::View { name, materialized, query } => self.create(step, name, *materialized, query),
+            Step::Restart => self.restart(),
             _ => self.write(step),
         };
         if let Step::Drop { name, .. } = step
@@ -125,6 +124,24 @@ impl<'a> Bench<'a> {
             self.runtime.block_on(postgres.run(&format!("DROP VIEW {name}"))).ok();
         }
         done
+    }
+
+    /// Views begin again with what a checkpoint of the last tick holds.
+    fn restart(&mut self) -> Done {
+        self.close();
+        match opened(&self.directory) {
+            Ok(open) => {
+                self.open = Some(open);
+                Done::Well
+            }
+            Err(e) => Done::Found(Finding::of_error(&e)),
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some((database, _)) = self.open.take() {
+            database.shutdown();
+        }
     }
 
     fn write(&mut self, step: &Step) -> Done {
@@ -177,20 +194,21 @@ impl<'a> Bench<'a> {
     /// A view against its query in batch.
     fn check(&mut self, name: &str) -> Option<Finding> {
         self.compared += 1;
-        let catalog = self.database.catalog();
+        let (database, _) = self.open.as_ref()?;
+        let catalog = database.catalog();
         let views = catalog.of_kind(ObjectKind::MaterializedView);
         let Some(entry) = views.iter().find(|e| e.name == name) else {
             return Some(Finding::new(Kind::Internal, "the view is not in the catalog"));
         };
         let id = entry.id.collection();
-        let snapshot = self.database.engine().snapshot();
+        let snapshot = database.engine().snapshot();
         let collection = snapshot.collection(id);
         let failed =
             collection.iter().flat_map(|c| c.failed().into_iter().chain(c.errors().iter().map(|e| &e.error)));
         if let Some(e) = failed.into_iter().find(|e| e.sqlstate == SqlState::INTERNAL_ERROR) {
             return Some(Finding::of_error(e));
         }
-        match check_view(self.database.engine(), id) {
+        match check_view(database.engine(), id) {
             Ok(None) => None,
             Ok(Some(difference)) => Some(Finding::new(Kind::Differs, difference.to_string())),
             Err(e) => Some(Finding::of_error(&e)),
@@ -234,7 +252,10 @@ impl<'a> Bench<'a> {
 
     /// The rows of a string of statements as text.
     fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        let (session, mut rows) = (&mut self.session, Vec::new());
+        let Some((_, session)) = &mut self.open else {
+            return Err(Error::internal("the database is closed"));
+        };
+        let mut rows = Vec::new();
         self.runtime.block_on(async {
             let mut next = session.simple(sql).await?;
             while let Some(outcome) = next {
@@ -259,10 +280,17 @@ impl<'a> Bench<'a> {
 
 impl Drop for Bench<'_> {
     fn drop(&mut self) {
-        self.database.shutdown();
+        self.close();
         // What is left in the directory of temporary files is the system's to clean.
         std::fs::remove_dir_all(&self.directory).ok();
     }
+}
+
+/// The database of a directory, with a checkpoint after every tick.
+fn opened(directory: &Path) -> Result<(Arc<Database>, Session)> {
+    let database = Database::open(&Config { checkpoint_bytes: 1, ..Config::at(directory) })?;
+    let session = database.session(SessionOptions::default());
+    Ok((database, session))
 }
 
 /// Whether it is an error that a row makes.

@@ -70,6 +70,9 @@ pub fn live(seed: u64, runtime: &Runtime, postgres: Option<&Postgres>, watch: &W
         if dice.chance(8) {
             world.drop_view(&mut dice);
         }
+        if dice.chance(12) {
+            world.step(Step::Restart);
+        }
         let bulk = bulk.filter(|_| tick == large || dice.chance(20));
         let writes = history::transaction(&mut dice, style, &tables, bulk);
         world.life.totals.ticks += 1;

@@ -36,6 +36,8 @@ pub enum Step {
     Drop { name: String, materialized: bool },
     /// One transaction.
     Tick(Vec<Write>),
+    /// The database is closed and opened again.
+    Restart,
 }
 
 impl Step {
@@ -49,6 +51,7 @@ impl Step {
             }
             Step::Drop { name, materialized } => vec![format!("DROP {} {name}", kind(materialized))],
             Step::Tick(writes) => writes.iter().map(Write::to_string).collect(),
+            Step::Restart => Vec::new(),
         }
     }
 }
@@ -57,6 +60,9 @@ impl Step {
 pub fn as_slt(title: &str, steps: &[Step], last: &str) -> String {
     let mut text = format!("# {}\n", title.replace('\n', "\n# "));
     for step in steps {
+        if *step == Step::Restart {
+            text.push_str("\n# The database is closed and opened again here.\n");
+        }
         let mut statements = step.statements();
         if statements.len() > 1 {
             statements.insert(0, "BEGIN".into());

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -261,10 +261,12 @@ fn record_header(identity: Identity, payload: &[u8]) -> [u8; RECORD_HEADER_BYTES
 
 /// The program that runs, with what else decides about the form of its state.
 fn program(workers: usize) -> Identity {
-    let file = std::env::current_exe().and_then(fs::metadata);
-    let built =
-        file.and_then(|f| Ok((f.len(), f.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default())));
-    Identity::of(&format!("{:?} {workers}", built.ok()))
+    // Looked at once, at the start: later another program may have its name.
+    static FILE: LazyLock<Option<(u64, Duration)>> = LazyLock::new(|| {
+        let file = std::env::current_exe().and_then(fs::metadata).ok()?;
+        Some((file.len(), file.modified().ok()?.duration_since(UNIX_EPOCH).ok()?))
+    });
+    Identity::of(&format!("{:?} {workers}", *FILE))
 }
 
 impl Checkpoint {
