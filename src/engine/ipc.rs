@@ -42,7 +42,7 @@ pub(crate) fn write<'a>(
     Ok(writer.finish()?)
 }
 
-/// What [`write`] wrote.
+/// What [`write()`] wrote.
 pub(crate) fn read(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
     let reader = StreamReader::try_new(bytes, None)?;
     Ok((reader.schema(), reader.collect::<Result<_, _>>()?))

@@ -1,4 +1,4 @@
-//! Files: as a source, each read once, wherever `object_store` reaches (see [`source`]); and as a sink, a relation kept
+//! Files: as a source, each read once, wherever `object_store` reaches (see [`mod@source`]); and as a sink, a relation kept
 //! as files in a directory.
 //!
 //! `INTO FILES CONNECTION w (table = 'orders') [KEY (…)] FORMAT PARQUET | JSON | CSV`: the directory `orders` under
