@@ -322,7 +322,7 @@ fn a_subscription_ends_when_what_it_reads_is_dropped() {
     // Its identity is free in the engine, too: nothing of it was left.
     assert_eq!(s.rows("SELECT count(*) FROM tidemill.subscriptions"), rows(&["0"]));
     let names: Vec<String> = db.database.engine().stats().collections.into_iter().map(|c| c.name).collect();
-    assert_eq!(names, ["tidemill.errors"]);
+    assert_eq!(names, ["tidemill.errors", "tidemill.files"]);
 }
 
 #[test]

@@ -136,7 +136,11 @@ impl Core {
             }
         }
         self.circuit.finish();
-        let outcome = self.circuit.commit();
+        let mut outcome = self.circuit.commit();
+        // A view that has its rows has its errors, though a node that it shares with another was filled again.
+        outcome.errors.retain(|id, _| {
+            self.collections.get(id).is_some_and(|view| !self.circuit.is_settled(view.slot()))
+        });
         self.circuit.end_filling();
         self.take_errors(outcome.errors, outcome.failed);
         Ok(())

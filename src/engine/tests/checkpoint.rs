@@ -10,11 +10,12 @@ use super::journal::{config, copy};
 use super::replay::{drain, sum};
 use crate::engine::{EngineConfig, ReplayReport, SubscribeFrom, Tick};
 
-const VIEWS: [(&str, &str); 4] = [
+const VIEWS: [(&str, &str); 5] = [
     ("sums", "select g, sum(v) as s, count(*) as n from t group by g"),
     ("pairs", "select t.k, k.v from t left join k on t.k = k.k"),
     ("over", "select n, count(*) as c from sums group by n"),
     ("shares", "select 100 / v as q from k"),
+    ("quotients", "select q, count(*) as n from (select 100 / v as q from k) x group by q"),
 ];
 
 fn open(dir: &Path, views: usize) -> Db {
@@ -109,6 +110,22 @@ fn what_a_checkpoint_does_not_know_is_computed() {
     right(&db);
     change(&db, 30);
     right(&db);
+}
+
+#[test]
+fn a_view_keeps_its_errors_once_when_another_shares_what_makes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = replayed(dir.path(), 4).0;
+    db.upsert("k", &[(1, "k", 0), (2, "k", 0), (3, "k", 5)]);
+    let before = answers(&db, 4);
+    assert_eq!(before["shares"], (vec!["20".to_string()], 2));
+    drop(db);
+    let (db, report) = replayed(dir.path(), 5);
+    assert_eq!(report.checkpoint_tick, report.tick);
+    assert_eq!(answers(&db, 4), before);
+    assert_eq!(answers(&db, 5)["quotients"], (vec!["20|1".to_string()], 2));
+    db.upsert("k", &[(1, "k", 1), (2, "k", 1)]);
+    assert_eq!(answers(&db, 5)["shares"].1 + answers(&db, 5)["quotients"].1, 0);
 }
 
 #[test]
