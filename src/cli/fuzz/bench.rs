@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
 use futures::TryStreamExt;
@@ -16,6 +17,9 @@ use tidemill::{Config, Error, Result, SqlState, types, world};
 use super::finding::{Finding, Kind};
 use super::postgres::{Postgres, difference};
 use super::script::Step;
+
+/// What still works for a database that was shut down is through by then.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// What became of a step.
 pub enum Done {
@@ -138,9 +142,14 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Shuts the database down and waits until nobody holds it any more, or its directory cannot be opened.
     fn close(&mut self) {
-        if let Some((database, _)) = self.open.take() {
-            database.shutdown();
+        let Some((database, session)) = self.open.take() else { return };
+        drop(session);
+        database.shutdown();
+        let until = world::instant() + CLOSE_MAX;
+        while Arc::strong_count(&database) > 1 && world::instant() < until {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -73,33 +73,43 @@ fn keyword(parser: &Parser<'_>, n: usize) -> Keyword {
     }
 }
 
-/// Whether the second parenthesis to come holds a query, and nothing or a set operation follows it.
+/// Whether the second parenthesis to come holds a query, and nothing or a set operation follows it. A query in
+/// parentheses of its own that something else follows is an operand of an expression.
 fn is_query(parser: &Parser<'_>) -> bool {
-    use Keyword::{EXCEPT, INTERSECT, SELECT, UNION, VALUES, WITH};
+    use Keyword::{EXCEPT, FETCH, INTERSECT, LIMIT, OFFSET, ORDER, SELECT, UNION, VALUES, WITH};
     let mut tokens = (parser.get_current_index() + 1..)
         .map(|i| &parser.token_at(i).token)
         .filter(|t| !matches!(t, Token::Whitespace(_)))
         .take_while(|t| **t != Token::EOF)
         .skip_while(|t| **t != Token::LParen)
-        .skip(1);
+        .skip(1)
+        .peekable();
     let is_word = |token: Option<&Token>, words: &[Keyword]| matches!(token, Some(Token::Word(w)) if w.quote_style.is_none() && words.contains(&w.keyword));
-    let (mut depth, mut first) = (0, true);
+    let sets = [UNION, EXCEPT, INTERSECT];
+    // How deep the query stands that the tokens are of.
+    let (mut depth, mut of_query) = (0, None);
     while let Some(token) = tokens.next() {
         match token {
             Token::LParen => depth += 1,
             Token::RParen => {
                 depth -= 1;
-                if depth == 0 {
-                    let next = tokens.next();
-                    return next == Some(&Token::RParen) || is_word(next, &[UNION, EXCEPT, INTERSECT]);
+                if of_query.is_none_or(|of_query| depth >= of_query) {
+                    continue;
+                }
+                let next = tokens.peek().copied();
+                let tail = depth > 0 && is_word(next, &[ORDER, LIMIT, OFFSET, FETCH]);
+                let goes_on = tail || next == Some(&Token::RParen) || is_word(next, &sets);
+                if depth == 0 || !goes_on {
+                    return goes_on;
                 }
             }
-            other if first => {
+            other if of_query.is_none() => {
                 if !is_word(Some(other), &[SELECT, VALUES, WITH]) {
                     return false;
                 }
-                first = false;
+                of_query = Some(depth);
             }
+            other if is_word(Some(other), &sets) => of_query = of_query.min(Some(depth)),
             _ => {}
         }
     }
