@@ -149,7 +149,7 @@ impl<'a> Bench<'a> {
         database.shutdown();
         let until = world::instant() + CLOSE_MAX;
         while Arc::strong_count(&database) > 1 && world::instant() < until {
-            std::thread::sleep(Duration::from_millis(1));
+            world::sleep(Duration::from_millis(1));
         }
     }
 
