@@ -38,6 +38,8 @@ pub struct Config {
     pub workers: usize,
     /// Bytes of journal after which the views' state is written down.
     pub checkpoint_bytes: u64,
+    /// Bytes of memory that the process may take; 0: as many as there are.
+    pub memory_limit: u64,
     /// Sessions at once over the wire.
     pub connections: usize,
     /// How long shutdown waits for sources and sinks to finish, in milliseconds.
@@ -152,6 +154,22 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "memory_limit",
+        unit: "bytes, or a number with kB, MB, GB or TB",
+        default: "0",
+        bounds: "0 for none, or 64MB or more",
+        about: "memory that the process may take; state that does not fit lives in a file in the data directory",
+        set: |c, v| {
+            const WANTED: &str = "a number of bytes, alone or with kB, MB, GB or TB: 0, or 64MB or more";
+            let bytes = bytes(v).ok_or(WANTED)?;
+            if bytes != 0 && bytes < MEMORY_LIMIT_MIN {
+                return Err(WANTED);
+            }
+            c.memory_limit = bytes;
+            Ok(())
+        },
+    },
+    Setting {
         name: "connections",
         unit: "sessions",
         default: "200",
@@ -195,6 +213,23 @@ fn address(v: &str) -> Result<SocketAddr, &'static str> {
     v.to_socket_addrs().map_err(|_| WANTED)?.next().ok_or(WANTED)
 }
 
+/// Less than this the process takes without any state.
+const MEMORY_LIMIT_MIN: u64 = 64 << 20;
+
+/// A number of bytes with PostgreSQL's units, which are powers of 1024.
+fn bytes(v: &str) -> Option<u64> {
+    let digits = v.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match v[digits.len()..].trim_start() {
+        "" | "B" => 0,
+        "kB" => 10,
+        "MB" => 20,
+        "GB" => 30,
+        "TB" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 fn number(v: &str, min: u64, max: u64, wanted: &'static str) -> Result<u64, &'static str> {
     v.parse().ok().filter(|n| (min..=max).contains(n)).ok_or(wanted)
 }
@@ -210,6 +245,7 @@ impl Default for Config {
             tick_rows: 0,
             workers: 0,
             checkpoint_bytes: 0,
+            memory_limit: 0,
             connections: 0,
             drain_timeout_ms: 0,
             accept_loss: false,

@@ -1,7 +1,7 @@
 //! Tidemill: a SQL streaming database, as a library.
 //!
 //! Layers, each using only those below it (`ARCHITECTURE.md` is the map):
-//! `pgwire`, `http` → `database` → `sql` | `connectors` → `engine`; all may use `declared`, `types`, `names`, `error`, `world`.
+//! `pgwire`, `http` → `database` → `sql` | `connectors` → `engine`; all may use `declared`, `types`, `names`, `error`, `memory`, `world`.
 
 // In the product a value that is not there is an error or a proof; tests may unwrap.
 #![deny(clippy::unwrap_used)]
@@ -15,6 +15,7 @@ pub mod declared;
 pub mod engine;
 pub mod error;
 pub mod http;
+pub mod memory;
 pub mod names;
 pub mod pgwire;
 pub mod sql;

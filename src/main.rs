@@ -7,9 +7,9 @@ mod cli;
 
 use std::process::ExitCode;
 
-/// Many threads make and drop small buffers here; mimalloc gives their memory back.
+/// Many threads make and drop small buffers here, for which it is mimalloc; and it keeps to the memory limit.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tidemill::memory::Allocator = tidemill::memory::Allocator;
 
 fn main() -> ExitCode {
     // Every TLS connection of the process uses this implementation; it can only be chosen once.

@@ -24,6 +24,7 @@ use crate::database::writer::Writer;
 use crate::database::{Database, objects};
 use crate::engine::{Engine, EngineConfig, InputSpec, SubscribeFrom, Tick};
 use crate::error::{Error, Result, SqlState};
+use crate::memory;
 use crate::sql::catalog::{Entry, Object};
 use crate::sql::{Catalog, ObjectId};
 use crate::world::Clock;
@@ -33,6 +34,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
     let dir = &config.data_dir;
     make_private(dir)?;
     let lock = lock(dir)?;
+    memory::keep_to(config.memory_limit, &dir.join("spill"))?;
     let store = Arc::new(Store::open(&dir.join("meta"))?);
     let catalog = load(&store)?;
     let engine = Engine::open(EngineConfig {

@@ -123,6 +123,7 @@ impl Engine {
             now: i64::MIN,
             timed: false,
             passed: None,
+            relieved: None,
             live,
         };
         let thread = std::thread::Builder::new()

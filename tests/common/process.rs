@@ -70,6 +70,11 @@ impl Tidemill {
         self.child.wait().expect("a child's end");
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address

@@ -8,7 +8,7 @@ use crate::database::system::{Cell, Column, Definition};
 use crate::error::Result;
 use crate::sql::ast::ObjectKind;
 use crate::sql::catalog::{Entry, Object};
-use crate::world;
+use crate::{memory, world};
 
 pub(super) const RELATIONS: &[Definition] = &[
     Definition {
@@ -179,6 +179,7 @@ fn materialized_views(database: &Database) -> Result<Vec<Vec<Cell>>> {
 fn status(database: &Database) -> Result<Vec<Vec<Cell>>> {
     let stats = database.engine.stats();
     let state_bytes: usize = stats.collections.iter().map(|c| c.state_bytes).sum();
+    let memory = memory::usage();
     let values = [
         ("version", env!("CARGO_PKG_VERSION").to_string()),
         ("data_dir", database.config.data_dir.display().to_string()),
@@ -188,6 +189,9 @@ fn status(database: &Database) -> Result<Vec<Vec<Cell>>> {
         ("state_bytes", state_bytes.to_string()),
         ("journal_bytes", stats.journal_bytes.to_string()),
         ("journal_base_bytes", stats.base_bytes.to_string()),
+        ("memory_limit_bytes", memory.limit.to_string()),
+        ("memory_resident_bytes", memory.resident.to_string()),
+        ("memory_paged_bytes", memory.paged.to_string()),
     ];
     Ok(values.into_iter().map(|(name, value)| vec![Cell::text(name), Cell::Text(value)]).collect())
 }

@@ -59,6 +59,14 @@ impl Node {
         self.lowered.as_ref().is_some_and(|own| own.spec == lowered.spec && own.schema == lowered.schema)
     }
 
+    /// Frees what it keeps.
+    fn forget(&mut self) {
+        self.body = match &self.body {
+            Body::View(view) => Body::View(Box::new(View::new(view.schema()))),
+            Body::Operator(_) | Body::Tap { .. } => Body::Tap { after: Tick::MAX },
+        };
+    }
+
     /// Whether it does to its inputs what `other` does to the same ones.
     fn does_the_same(&self, other: &Node) -> bool {
         match (&self.body, &other.body) {
@@ -446,6 +454,7 @@ impl Circuit {
             for node in self.nodes.iter_mut().flatten().filter(|n| !n.dead) {
                 if node.owners.iter().all(|o| failed.contains(o)) {
                     node.dead = true;
+                    node.forget();
                     readers.extend(node.consumers.iter().map(|(to, _)| *to));
                 }
             }
@@ -454,6 +463,12 @@ impl Circuit {
             }
             self.outcome.failed.push((view, error.clone()));
         }
+    }
+
+    /// Stops the view that a node keeps the rows of, and all that read it, as if it had failed; answers with these.
+    pub(crate) fn stop(&mut self, slot: Slot, error: Error) -> Vec<(CollectionId, Error)> {
+        self.fail(slot, error);
+        std::mem::take(&mut self.outcome).failed
     }
 
     fn node_mut(&mut self, slot: Slot) -> &mut Node {

@@ -131,6 +131,8 @@ pub(crate) struct Core {
     pub(crate) timed: bool,
     /// When there was a tick for no reason but the time.
     pub(crate) passed: Option<Instant>,
+    /// When a view was last stopped for want of memory.
+    pub(crate) relieved: Option<Instant>,
     /// Transactions are taken.
     pub(crate) live: bool,
 }
@@ -161,6 +163,7 @@ impl Core {
                     self.run_transactions(transactions);
                     self.compact_if_due();
                     self.checkpoint_if_due();
+                    self.relieve_memory();
                 }
                 Work::Due => {
                     if let Err(error) = self.pass_time() {

@@ -17,6 +17,7 @@ use crate::engine::plan::{self, lower::lower};
 use crate::engine::serve::snapshot::EngineSnapshot;
 use crate::engine::{CollectionId, Delta, Tick, ViewSpec};
 use crate::error::{Error, Result, SqlState};
+use crate::memory;
 
 /// A backlog of at most so many rows is done at the tick boundary.
 const SPLICE_ROWS_MAX: usize = 16 << 10;
@@ -196,6 +197,7 @@ impl Construction {
         for id in self.reads() {
             let collection = snapshot.collection(id).ok_or_else(|| gone(id))?;
             for delta in collection.deltas()? {
+                memory::check()?;
                 self.push(id, &delta);
             }
         }

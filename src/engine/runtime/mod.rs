@@ -2,7 +2,8 @@
 //!
 //! One thread, the tick thread, owns the [`circuit`], all inputs and the journal ([`core`]); everybody else talks to it
 //! through the [`inbox`] and reads what it publishes. [`tick`] is what it does with transactions, [`hydrate`] how a
-//! view comes to life beside it, [`replay`] and `resume` how it all comes back after a restart, [`subscribe`] how others follow.
+//! view comes to life beside it, [`replay`] and `resume` how it all comes back after a restart, [`subscribe`] how others
+//! follow, and `relieve` what happens when memory has come to its end.
 
 pub(crate) mod circuit;
 mod clock;
@@ -10,6 +11,7 @@ pub(crate) mod core;
 pub(crate) mod hydrate;
 pub(crate) mod inbox;
 pub mod operator;
+mod relieve;
 pub(crate) mod replay;
 mod resume;
 pub(crate) mod shared;
