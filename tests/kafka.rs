@@ -367,38 +367,6 @@ fn child(task: &str) -> i32 {
     }
 }
 
-/// The records of a topic, committed ones only, as `(key, value)` in order by partition.
-fn read_topic(server: &Kafka, topic: &str) -> Vec<(Option<String>, Option<String>)> {
-    let consumer: BaseConsumer = config(server)
-        .set("group.id", "check")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .create()
-        .expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
-    let mut list = TopicPartitionList::new();
-    let mut open = 0;
-    for p in metadata.topics()[0].partitions() {
-        list.add_partition_offset(topic, p.id(), Offset::Beginning).expect("a partition");
-        open += 1;
-    }
-    consumer.assign(&list).expect("an assignment");
-    let mut records = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
-    while open > 0 {
-        assert!(Instant::now() < deadline, "reading {topic} takes too long");
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(m)) => {
-                let text = |b: Option<&[u8]>| b.map(|b| String::from_utf8_lossy(b).into_owned());
-                records.push((text(m.key()), text(m.payload())));
-            }
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => open -= 1,
-            _ => (),
-        }
-    }
-    records
-}
-
 /// A value as the history writes its rows.
 fn value_text(value: &str) -> String {
     let value: serde_json::Value = serde_json::from_str(value).expect("JSON");
@@ -436,7 +404,7 @@ fn sink_crash(server: &Kafka, kind: Kind, seed: u64, point: &str) -> std::result
             other => panic!("{other:?}: {}", String::from_utf8_lossy(&output.stderr)),
         }
     }
-    let records = read_topic(server, &topic);
+    let records = server.committed(&topic);
     let mut rows: Vec<String> = if kind == Kind::Keyed {
         let mut by_key = BTreeMap::new();
         for (key, value) in records {
@@ -483,7 +451,7 @@ fn sink_kills(server: &Kafka) -> std::result::Result<(), Failed> {
     assert!(kills > 5, "only {kills} kills before it was done");
     let mut rows = BTreeMap::new();
     let mut events = 0;
-    for (key, value) in read_topic(server, "killed") {
+    for (key, value) in server.committed("killed") {
         let key = key.expect("a key");
         let Some(value) = value else {
             assert_eq!(
@@ -557,7 +525,7 @@ fn sink_topics(server: &Kafka) -> std::result::Result<(), Failed> {
     };
     let reader = connector::source(&source, &schema)?;
     let thread = thread::spawn(move || reader.run(context));
-    let expected: i128 = read_back(&read_topic(server, "made"));
+    let expected: i128 = read_back(&server.committed("made"));
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut by_key = BTreeMap::new();

@@ -96,6 +96,9 @@ struct ServeArguments {
     /// Where HTTP listens [default: 127.0.0.1:7433]
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<String>,
+    /// Memory that the process may take; state that does not fit lives on disk [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<String>,
     /// A TOML file of settings
     #[arg(long, value_name = "FILE", env = "TIDEMILL_CONFIG")]
     config: Option<PathBuf>,
@@ -119,6 +122,7 @@ impl ServeArguments {
         let named = [
             ("listen", &self.listen),
             ("http", &self.http),
+            ("memory_limit", &self.memory_limit),
             ("log_level", &self.log_level),
             ("log_format", &self.log_format),
         ];

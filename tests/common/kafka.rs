@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::postgres::free_port;
+
+/// How long reading a topic may take.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A single node in KRaft mode; gone with its data when dropped.
 pub struct Kafka {
@@ -95,6 +100,39 @@ impl Kafka {
     /// `host:port`, as clients want it.
     pub fn brokers(&self) -> &str {
         &self.brokers
+    }
+
+    /// The records of a topic, committed ones only, as `(key, value)`, in order by partition.
+    pub fn committed(&self, topic: &str) -> Vec<(Option<String>, Option<String>)> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.brokers())
+            .set("group.id", "check")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .create()
+            .expect("a consumer");
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+        let mut list = TopicPartitionList::new();
+        let mut open = 0;
+        for p in metadata.topics()[0].partitions() {
+            list.add_partition_offset(topic, p.id(), Offset::Beginning).expect("a partition");
+            open += 1;
+        }
+        consumer.assign(&list).expect("an assignment");
+        let mut records = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        while open > 0 {
+            assert!(Instant::now() < deadline, "reading {topic} takes too long");
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(m)) => {
+                    let text = |b: Option<&[u8]>| b.map(|b| String::from_utf8_lossy(b).into_owned());
+                    records.push((text(m.key()), text(m.payload())));
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                _ => (),
+            }
+        }
+        records
     }
 
     fn wait(&self) {
