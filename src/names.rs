@@ -13,9 +13,12 @@ pub const PUBLIC: &str = "public";
 /// Schemas whose relations the database provides; nothing can be created in them.
 pub const SYSTEM_SCHEMAS: [&str; 3] = ["tidemill", "pg_catalog", "information_schema"];
 
-/// The name of an object as a statement gave it, folded: `orders`, `public.orders`.
+/// The name of an object as a statement gave it, folded: `orders`, `public.orders`, `shop.public.orders`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Name {
+    /// The database, when one was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// The schema, when one was written.
     pub schema: Option<String>,
     /// The name inside its schema.
@@ -25,7 +28,12 @@ pub struct Name {
 impl Name {
     /// A name without a schema.
     pub fn bare(name: impl Into<String>) -> Self {
-        Name { schema: None, name: name.into() }
+        Name { database: None, schema: None, name: name.into() }
+    }
+
+    /// A name in a schema.
+    pub fn qualified(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Name { database: None, schema: Some(schema.into()), name: name.into() }
     }
 
     /// Takes a parsed name apart. A leading database name is allowed when two more parts follow, as in PostgreSQL.
@@ -43,7 +51,8 @@ impl Name {
         match parts.len() {
             1..=3 => {
                 let last = parts.pop().unwrap_or_default();
-                Ok(Name { schema: parts.pop(), name: last })
+                let schema = parts.pop();
+                Ok(Name { database: parts.pop(), schema, name: last })
             }
             _ => Err(Error::new(
                 SqlState::SYNTAX_ERROR,
@@ -56,10 +65,18 @@ impl Name {
 impl fmt::Display for Name {
     /// As SQL: quoted where needed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(schema) = &self.schema {
-            write!(f, "{}.", quote(schema))?;
+        for part in [&self.database, &self.schema].into_iter().flatten() {
+            write!(f, "{}.", quote(part))?;
         }
         f.write_str(&quote(&self.name))
+    }
+}
+
+impl Name {
+    /// As PostgreSQL's messages show it: never quoted.
+    pub fn shown(&self) -> String {
+        let parts = [self.database.as_deref(), self.schema.as_deref(), Some(&self.name)];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(".")
     }
 }
 
@@ -107,6 +124,48 @@ pub fn name_parts(name: &str, fold: impl Fn(&str) -> String) -> Option<Vec<Strin
         match rest.strip_prefix('.') {
             Some(more) => rest = more,
             None if rest.is_empty() && parts.len() <= 3 => return Some(parts),
+            None => return None,
+        }
+    }
+}
+
+/// The identifiers of a list with commas, as `search_path` is written, folded; `None`: it is no such list.
+pub fn identifier_list(text: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    let mut rest = text.trim_start();
+    if rest.is_empty() {
+        return Some(names);
+    }
+    loop {
+        if let Some(mut inner) = rest.strip_prefix('"') {
+            let mut name = String::new();
+            loop {
+                let (part, after) = inner.split_once('"')?;
+                name.push_str(part);
+                match after.strip_prefix('"') {
+                    Some(more) => {
+                        name.push('"');
+                        inner = more;
+                    }
+                    None => {
+                        rest = after;
+                        break;
+                    }
+                }
+            }
+            names.push(name);
+        } else {
+            let end = rest.find(|c: char| c == ',' || c.is_whitespace()).unwrap_or(rest.len());
+            if end == 0 {
+                return None;
+            }
+            names.push(fold_str(&rest[..end]));
+            rest = &rest[end..];
+        }
+        rest = rest.trim_start();
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more.trim_start(),
+            None if rest.is_empty() => return Some(names),
             None => return None,
         }
     }
@@ -241,6 +300,18 @@ mod tests {
     fn reserved_words_are_sorted_for_the_search() {
         assert!(RESERVED.is_sorted());
         assert!(is_reserved("select") && !is_reserved("orders"));
+    }
+
+    #[test]
+    fn lists_of_identifiers_are_taken_apart() {
+        let list = |text: &str| identifier_list(text);
+        let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(list(" \"$user\", Public "), names(&["$user", "public"]));
+        assert_eq!(list("\"a, \"\"b\", c"), names(&["a, \"b", "c"]));
+        assert_eq!((list(""), list("\"\"")), (names(&[]), names(&[""])));
+        for wrong in ["a,", "a b", ",a", "\"a"] {
+            assert_eq!(list(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -45,6 +45,41 @@ fn everything_is_there_after_a_restart() {
 }
 
 #[test]
+fn views_mean_the_same_along_every_path_and_after_a_restart() {
+    let mut db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE t (x int); CREATE TABLE a.t (x int); CREATE TABLE b.u (x int)");
+    s.run("INSERT INTO t VALUES (1); INSERT INTO a.t VALUES (10); INSERT INTO b.u VALUES (100)");
+    s.run("SET search_path = b, public, a");
+    s.run("CREATE VIEW plain AS SELECT t.x AS x FROM t");
+    s.run("CREATE MATERIALIZED VIEW kept AS WITH w AS (SELECT x FROM u) SELECT plain.x + w.x AS x FROM plain, w");
+    assert_eq!(s.rows("SELECT * FROM kept"), rows(&["101"]));
+    // Both would be found instead, were the queries read along that path again.
+    s.run("CREATE TABLE b.t (x int); INSERT INTO b.t VALUES (2); SET search_path = a; CREATE TABLE a.u (x int)");
+    s.run("ALTER SCHEMA b RENAME TO c");
+    drop(s);
+    for clean in [true, false] {
+        db = db.reopen(clean);
+        let mut s = db.session();
+        assert_eq!(s.rows("SELECT x FROM c.kept UNION ALL SELECT x FROM c.plain"), rows(&["101", "1"]));
+        s.run("CHECK MATERIALIZED VIEW c.kept");
+        assert_eq!(s.rows("SELECT name FROM tidemill.materialized_views"), rows(&["c.kept"]));
+        assert_eq!(s.rows("SELECT count(*) FROM pg_namespace WHERE nspname IN ('a', 'b', 'c')"), rows(&["2"]));
+        assert_eq!(s.error("CREATE SCHEMA a").sqlstate.0, "42P06");
+        assert_eq!(s.error("DROP SCHEMA c").sqlstate.0, "2BP01");
+    }
+    let mut s = db.session();
+    s.run("DROP SCHEMA a, c CASCADE");
+    drop(s);
+    db = db.reopen(false);
+    let mut s = db.session();
+    assert_eq!(s.error("SELECT * FROM c.kept").sqlstate.0, "42P01");
+    assert_eq!(s.rows("SELECT * FROM t"), rows(&["1"]));
+    s.run("BEGIN; CREATE SCHEMA s; CREATE TABLE s.t (x int); ROLLBACK");
+    assert_eq!(s.error("CREATE TABLE s.t (x int)").sqlstate.0, "3F000");
+}
+
+#[test]
 fn views_are_taken_up_from_a_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { checkpoint_bytes: 1, ..Config::at(dir.path()) };

@@ -23,13 +23,17 @@ pub fn run(config: Config) -> Result<()> {
 fn views(config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let database = Database::open(config)?;
-    let views: Vec<String> =
-        database.catalog().of_kind(ObjectKind::MaterializedView).iter().map(|e| e.name.clone()).collect();
+    let catalog = database.catalog();
+    let views: Vec<(String, String)> = catalog
+        .of_kind(ObjectKind::MaterializedView)
+        .iter()
+        .map(|e| (catalog.full_name(e), catalog.qualified(e).to_string()))
+        .collect();
     let mut wrong = 0;
     runtime.block_on(async {
         let mut session = database.session(SessionOptions::default());
-        for view in &views {
-            let statement = format!("CHECK MATERIALIZED VIEW {}", tidemill::names::quote(view));
+        for (view, name) in &views {
+            let statement = format!("CHECK MATERIALIZED VIEW {name}");
             match session.simple(&statement).await {
                 Ok(Some(Outcome::Done { .. })) => println!("{view}: ok"),
                 Ok(_) => println!("{view}: no answer"),

@@ -127,7 +127,7 @@ pub(crate) fn sink_key(sink: &Sink, schema: &SchemaRef) -> Result<Vec<usize>> {
 pub(crate) fn outputs(catalog: &Catalog, entry: &Entry) -> Vec<SourceOutput> {
     let own = entry.schema().filter(|s| !s.fields().is_empty()).map(|schema| SourceOutput {
         collection: entry.id.collection(),
-        upstream: entry.name.clone(),
+        upstream: catalog.full_name(entry),
         schema,
         key: entry.key().to_vec(),
     });

@@ -23,7 +23,7 @@ use crate::database::transaction::Transaction;
 use crate::database::{CopyIn, Database, Notice, Outcome};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{Parsed, Statement};
-use crate::sql::parse;
+use crate::sql::{Catalog, parse};
 use crate::sql::plan::SessionInfo;
 use crate::types::TextFormat;
 
@@ -347,7 +347,16 @@ impl Session {
 
     /// What planning needs to know of the session.
     pub(crate) fn info(&self) -> SessionInfo {
-        SessionInfo { user: self.options.user.clone(), database: self.options.database.clone() }
+        SessionInfo {
+            user: self.options.user.clone(),
+            database: self.options.database.clone(),
+            search_path: self.settings.search_path(),
+        }
+    }
+
+    /// What there is now, as this session sees it.
+    pub(crate) fn catalog(&self) -> Catalog {
+        self.info().sees(&self.database.catalog())
     }
 
     /// A failed block takes nothing but its end.

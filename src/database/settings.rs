@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::{Error, Result, SqlState};
+use crate::names::identifier_list;
 use crate::types::Zone;
 
 /// The version of PostgreSQL whose behaviour clients may count on.
@@ -28,6 +29,8 @@ enum Kind {
     TimeZone,
     /// Output format and field order; output is always ISO.
     DateStyle,
+    /// Names of schemas.
+    Schemas,
     /// Cannot be changed.
     Fixed,
 }
@@ -73,7 +76,7 @@ const DEFINITIONS: &[Definition] = &[
     setting("max_identifier_length", "63", Kind::Fixed, "Length of identifiers."),
     setting("rw_implicit_flush", "on", Kind::OneOf(&["on", "true"]), "Writes are visible once answered."),
     setting("row_security", "off", Kind::Bool, "There are no row policies."),
-    setting("search_path", "\"$user\", public", Kind::Text, "Where names without a schema are looked up."),
+    setting("search_path", "\"$user\", public", Kind::Schemas, "Where names without a schema are looked up."),
     reported("server_encoding", "UTF8", Kind::Fixed, "The server's character encoding."),
     reported("server_version", SERVER_VERSION, Kind::Fixed, "The PostgreSQL version that is spoken."),
     setting("server_version_num", "170000", Kind::Fixed, "The same as a number."),
@@ -290,6 +293,12 @@ impl Settings {
         self.get("timezone").and_then(Zone::parse).unwrap_or_default()
     }
 
+    /// `search_path`: identifiers, `$user` among them.
+    pub fn search_path(&self) -> Vec<String> {
+        // What is set was checked.
+        self.get("search_path").and_then(identifier_list).unwrap_or_default()
+    }
+
     /// Whether floats are written with fewer digits than they have.
     pub fn rounded_floats(&self) -> bool {
         self.get("extra_float_digits").and_then(|v| v.parse::<i32>().ok()).is_some_and(|digits| digits < 1)
@@ -387,6 +396,8 @@ impl Settings {
             Kind::DateStyle => {
                 date_style(self.get("datestyle").unwrap_or("ISO, MDY"), value).ok_or_else(invalid)?
             }
+            Kind::Schemas if identifier_list(value).is_some() => value.to_string(),
+            Kind::Schemas => return Err(invalid().with_detail("List syntax is invalid.")),
             // Clients set what they were told again; that changes nothing.
             Kind::Fixed if self.get(&key) == Some(value) => value.to_string(),
             Kind::Fixed => {

@@ -154,14 +154,20 @@ impl Webhook {
 }
 
 impl Database {
-    /// The webhook of a source.
+    /// The webhook of a source, by its name; with its schema before a dot, unless that is `public`.
     ///
     /// # Errors
     /// There is none of that name, or it is not at work.
     pub fn webhook(&self, source: &str) -> Result<Arc<Webhook>, Refused> {
         let catalog = self.catalog();
-        let entry =
-            catalog.find(ObjectKind::Source, &Name::bare(source.to_string())).ok_or(Refused::Unknown)?;
+        let in_schema = || {
+            let (schema, name) = source.split_once('.')?;
+            catalog.find(ObjectKind::Source, &Name::qualified(schema, name))
+        };
+        let entry = catalog
+            .find(ObjectKind::Source, &Name::bare(source.to_string()))
+            .or_else(in_schema)
+            .ok_or(Refused::Unknown)?;
         match &entry.object {
             Object::Source(object) if object.kind == "webhook" => {}
             _ => return Err(Refused::Unknown),

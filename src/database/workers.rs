@@ -76,14 +76,14 @@ impl Workers {
             status.update(|s| s.state = "idle");
             return Ok(());
         }
-        let definition = connect::source_definition(catalog, &entry.name, source)?;
+        let name = catalog.full_name(entry);
+        let definition = connect::source_definition(catalog, &name, source)?;
         let schema = entry.schema().unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
-        let (engine, id, name, progress) =
-            (engine.clone(), entry.id, entry.name.clone(), progress_key(entry.id));
+        let (engine, id, progress) = (engine.clone(), entry.id, progress_key(entry.id));
         let door = match definition.kind.as_str() {
             "webhook" => {
                 let mailbox = Mailbox::new(webhook::limits(&definition)?);
-                Some(Webhook::new(&entry.name, mailbox, check(catalog, source)?))
+                Some(Webhook::new(&name, mailbox, check(catalog, source)?))
             }
             _ => None,
         };
@@ -92,7 +92,7 @@ impl Workers {
         }
         let on_error = source.on_error;
         let state = Arc::clone(&status);
-        let worker = Worker::start(&entry.name, status, move |stop| {
+        let worker = Worker::start(&name.clone(), status, move |stop| {
             let feed = EngineFeed::new(engine.clone(), progress.clone(), id, on_error, name.clone());
             let context = SourceContext {
                 name: name.clone(),
@@ -136,14 +136,15 @@ impl Workers {
             status.update(|s| s.state = "paused");
             return Ok(());
         }
-        let definition = connect::sink_definition(catalog, &entry.name, sink)?;
+        let name = catalog.full_name(entry);
+        let definition = connect::sink_definition(catalog, &name, sink)?;
         let (_, schema) = connect::followed_schema(catalog, sink)?;
         let key = connect::sink_key(sink, &schema)?;
-        let (name, uuid, memory) = (entry.name.clone(), sink.uuid.0, store.memory(entry.id.0));
+        let (uuid, memory) = (sink.uuid.0, store.memory(entry.id.0));
         let state = Arc::clone(&status);
         let checks = Arc::new(Checks::new(whole(engine, sink.from)));
         let asked = Arc::clone(&checks);
-        let worker = Worker::start(&entry.name, status, move |stop| {
+        let worker = Worker::start(&name.clone(), status, move |stop| {
             if memory.get(MEMORY_COMMITTED)?.is_some_and(|tick| tick.is_empty()) {
                 followed.begin_again()?;
             }

@@ -2,12 +2,15 @@
 //!
 //! Queries and DML keep sqlparser's trees; everything that PostgreSQL does not have is ours.
 
+mod copying;
+
 use datafusion::sql::sqlparser::ast;
 
 use crate::declared::{Envelope, FormatSpec, Include, OnError, OptionList};
 use crate::names::Name;
 use crate::types::SqlType;
 
+pub use copying::{Copy, CopyFormat, CopyKind, CopyWhat};
 pub use datafusion::sql::sqlparser::ast::{Delete, Expr, Insert, Query, Update};
 
 /// One statement of a string of statements.
@@ -52,6 +55,8 @@ pub enum Statement {
     CreateIndex(CreateIndex),
     /// CREATE SINK.
     CreateSink(Box<CreateSink>),
+    /// CREATE SCHEMA.
+    CreateSchema(CreateSchema),
     /// DROP.
     Drop(Drop),
     /// ALTER.
@@ -134,6 +139,8 @@ pub enum ObjectKind {
     Sink,
     /// An index.
     Index,
+    /// A schema.
+    Schema,
 }
 
 impl ObjectKind {
@@ -148,6 +155,7 @@ impl ObjectKind {
             ObjectKind::MaterializedView => "materialized view",
             ObjectKind::Sink => "sink",
             ObjectKind::Index => "index",
+            ObjectKind::Schema => "schema",
         }
     }
 
@@ -162,6 +170,7 @@ impl ObjectKind {
             ObjectKind::MaterializedView => "MATERIALIZED VIEW",
             ObjectKind::Sink => "SINK",
             ObjectKind::Index => "INDEX",
+            ObjectKind::Schema => "SCHEMA",
         }
     }
 }
@@ -171,75 +180,6 @@ impl ObjectKind {
 pub struct Truncate {
     /// Which tables.
     pub tables: Vec<Name>,
-}
-
-/// COPY.
-#[derive(Clone, Debug)]
-pub enum Copy {
-    /// COPY t [(columns)] FROM STDIN.
-    From {
-        /// Into which table.
-        table: Name,
-        /// Into which columns; empty: all.
-        columns: Vec<String>,
-        /// How the data is written.
-        format: CopyFormat,
-    },
-    /// COPY t | (SELECT … | SUBSCRIBE …) TO STDOUT.
-    To {
-        /// What is copied.
-        what: CopyWhat,
-        /// How the data is written.
-        format: CopyFormat,
-    },
-}
-
-/// What COPY … TO copies.
-#[derive(Clone, Debug)]
-pub enum CopyWhat {
-    /// A query; `COPY t TO` is one, too.
-    Query(Box<Query>),
-    /// A subscription, which ends when the client stops it.
-    Subscribe(Box<Subscribe>),
-}
-
-/// How COPY data is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CopyFormat {
-    /// The format.
-    pub kind: CopyKind,
-    /// Between columns.
-    pub delimiter: u8,
-    /// How NULL is written.
-    pub null: String,
-    /// Whether the first line holds the columns' names.
-    pub header: bool,
-    /// CSV: around values.
-    pub quote: u8,
-    /// CSV: before a quote inside a value.
-    pub escape: u8,
-}
-
-/// The format of COPY data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyKind {
-    /// One line a row, backslash escapes.
-    Text,
-    /// Comma-separated values.
-    Csv,
-    /// PostgreSQL's binary format.
-    Binary,
-}
-
-impl CopyFormat {
-    /// The format's defaults, as PostgreSQL's.
-    pub fn new(kind: CopyKind) -> Self {
-        let (delimiter, null) = match kind {
-            CopyKind::Csv => (b',', ""),
-            CopyKind::Text | CopyKind::Binary => (b'\t', "\\N"),
-        };
-        CopyFormat { kind, delimiter, null: null.to_string(), header: false, quote: b'"', escape: b'"' }
-    }
 }
 
 /// CREATE SECRET.
@@ -257,6 +197,17 @@ impl std::fmt::Debug for CreateSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CreateSecret").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// CREATE SCHEMA.
+#[derive(Clone, Debug)]
+pub struct CreateSchema {
+    /// Its name.
+    pub name: Name,
+    /// Whether one that exists is left alone.
+    pub if_not_exists: bool,
+    /// AUTHORIZATION: whose it is.
+    pub owner: Option<String>,
 }
 
 /// CREATE CONNECTION.
@@ -472,6 +423,8 @@ pub enum AlterChange {
     Resume,
     /// OWNER TO.
     Owner(String),
+    /// SET SCHEMA.
+    SetSchema(String),
 }
 
 /// COMMENT ON.

@@ -428,6 +428,10 @@ impl FileRun {
                 if self.in_transaction || !succeeds || is_conditional(conditions) {
                     return Ok(());
                 }
+                // Views must mean what the queries mean.
+                if sets_path(sql) {
+                    self.admin.run(Protocol::Simple, sql).map_err(|e| e.to_string())?;
+                }
                 if self.mode == Mode::Live {
                     self.tables.note_ddl(sql, &mut self.admin)?;
                     if ["CREATE", "ALTER", "DROP"].iter().any(|k| starts_with(sql, k)) {
@@ -485,6 +489,9 @@ impl FileRun {
     /// Creates the views of all queries after record `from` that can be created now.
     fn create_views_ahead(&mut self, from: usize, records: &[SltRecord]) {
         for (i, record) in records.iter().enumerate().skip(from + 1) {
+            if matches!(record, Record::Statement { sql, .. } if sets_path(sql)) {
+                return;
+            }
             let Record::Query { sql, expected: QueryExpect::Results { .. }, conditions, .. } = record else {
                 continue;
             };
@@ -503,7 +510,7 @@ impl FileRun {
             .and_then(|a: Answer| a.columns)
             .map_or(0, |c| c.len());
         let names: Vec<String> = (1..=columns).map(|c| format!("c{c}")).collect();
-        let name = format!("slt_view_{record}");
+        let name = format!("public.slt_view_{record}");
         let sql = sql.trim().trim_end_matches(';');
         self.admin.run(
             Protocol::Simple,
@@ -538,6 +545,11 @@ fn is_conditional(conditions: &[Condition]) -> bool {
 
 fn starts_with(sql: &str, keyword: &str) -> bool {
     sql.trim_start().get(..keyword.len()).is_some_and(|s| s.eq_ignore_ascii_case(keyword))
+}
+
+/// Whether a statement changes what names without a schema mean.
+fn sets_path(sql: &str) -> bool {
+    ["SET search_path", "SET SCHEMA", "RESET search_path"].iter().any(|k| starts_with(sql, k))
 }
 
 fn is_select(sql: &str) -> bool {

@@ -40,7 +40,7 @@ impl Tables {
                 let name = words[2];
                 let Some(open) = sql.find('(') else { return Ok(()) };
                 let Some(close) = sql.rfind(')') else { return Ok(()) };
-                let shadow = format!("slt_shadow_{}", self.by_name.len());
+                let shadow = format!("public.slt_shadow_{}", self.by_name.len());
                 let create = format!("CREATE TABLE {shadow} {}", &sql[open..=close]);
                 admin.run(Protocol::Simple, &create).map_err(|e| format!("{e}\nin: {create}"))?;
                 let nullable = nullable_column(&sql[open + 1..close]);

@@ -29,7 +29,10 @@ async fn psql_finds_its_way() {
              CREATE MATERIALIZED VIEW per_customer AS SELECT customer, sum(amount) AS total FROM orders GROUP BY customer;
              CREATE INDEX by_customer ON per_customer (customer);
              COMMENT ON TABLE orders IS 'what was bought';
-             COMMENT ON COLUMN orders.note IS 'for the parcel'",
+             COMMENT ON COLUMN orders.note IS 'for the parcel';
+             CREATE SCHEMA shop; COMMENT ON SCHEMA shop IS 'what is sold';
+             CREATE TABLE shop.item (id int PRIMARY KEY, name text); CREATE INDEX ON shop.item (name);
+             CREATE VIEW shop.names AS SELECT name FROM shop.item",
         )
         .await
         .unwrap();
@@ -79,8 +82,21 @@ async fn psql_finds_its_way() {
         (r"\l+", &["pg_default"]),
         (r"\df", &["(0 rows)"]),
         (r"\da", &["(0 rows)"]),
-        (r"\dn", &["public"]),
-        (r"\dn+", &["public"]),
+        (r"\dn", &["public", "shop     | tidemill"]),
+        (r"\dn+", &["public", "what is sold"]),
+        (r"\dt shop.*", &["shop   | item | table | tidemill", "(1 row)"]),
+        (r"\dt *.item", &["shop   | item | table"]),
+        (
+            r"\d shop.item",
+            &["Table \"shop.item\"", "\"item_pkey\" PRIMARY KEY", "\"item_name_idx\" btree (name)"],
+        ),
+        (r"\d shop.names", &["View \"shop.names\""]),
+        (r"\di shop.*", &["shop   | item_name_idx | index", "shop   | item_pkey"]),
+        ("SELECT 'shop.item'::regclass, 'shop'::regnamespace", &["shop.item | shop"]),
+        (
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_owner = 'tidemill'",
+            &["shop"],
+        ),
         (r"\du", &["tidemill  | Superuser"]),
         (r"\dT", &["(0 rows)"]),
         (r"\dT pg_catalog.num*", &["numeric"]),

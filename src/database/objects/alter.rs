@@ -2,22 +2,28 @@
 
 use std::sync::Arc;
 
-use crate::database::objects::rename;
+use crate::database::objects::{rename, schema};
 use crate::database::{Database, Notice};
 use crate::error::{Error, Result, SqlState};
-use crate::sql::ast::{Alter, AlterChange, Comment};
+use crate::sql::SessionInfo;
+use crate::sql::ast::{Alter, AlterChange, Comment, ObjectKind};
 use crate::sql::catalog::{Entry, Object};
 
 impl Database {
     /// ALTER. Blocks until a paused connector has stopped.
-    pub(crate) fn alter(&self, alter: &Alter) -> Result<Vec<Notice>> {
+    pub(crate) fn alter(&self, by: &SessionInfo, alter: &Alter) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
-        let found = match self.catalog().require(alter.kind, &alter.name) {
+        if alter.kind == ObjectKind::Schema {
+            schema::check_changeable(&alter.name.name)?;
+        }
+        let found = match by.sees(&self.catalog()).require(alter.kind, &alter.name) {
             Ok(entry) => Arc::clone(entry),
             Err(e)
                 if alter.if_exists
-                    && (e.sqlstate == SqlState::UNDEFINED_TABLE
-                        || e.sqlstate == SqlState::UNDEFINED_OBJECT) =>
+                    && matches!(
+                        e.sqlstate,
+                        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME
+                    ) =>
             {
                 notices.push(Notice::new(format!("{}, skipping", e.message)));
                 return Ok(notices);
@@ -29,6 +35,12 @@ impl Database {
                 catalog.get(found.id).ok_or_else(|| Error::internal("the object was dropped meanwhile"))?;
             let mut entry = Entry::clone(current);
             match &alter.change {
+                AlterChange::Rename(name) if alter.kind == ObjectKind::Schema => {
+                    return schema::rename(self, catalog, batch, entry, name);
+                }
+                AlterChange::SetSchema(name) => {
+                    return schema::move_to(self, catalog, batch, entry, name);
+                }
                 AlterChange::Rename(name) => return rename::rename(self, catalog, batch, entry, name),
                 AlterChange::Owner(owner) => entry.owner = owner.clone(),
                 AlterChange::Pause => set_paused(&mut entry, true)?,
@@ -63,11 +75,12 @@ impl Database {
     }
 
     /// COMMENT ON.
-    pub(crate) fn comment(&self, comment: &Comment) -> Result<()> {
+    pub(crate) fn comment(&self, by: &SessionInfo, comment: &Comment) -> Result<()> {
         self.change_catalog(|catalog, batch| {
+            let seen = by.sees(catalog);
             let current = match &comment.column {
-                Some(_) => catalog.require_relation(&comment.name)?,
-                None => catalog.require(comment.kind, &comment.name)?,
+                Some(_) => seen.require_relation(&comment.name)?,
+                None => seen.require(comment.kind, &comment.name)?,
             };
             let mut entry = Entry::clone(current);
             match &comment.column {

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::database::objects::leavings;
+use crate::database::objects::{leavings, schema};
 use crate::database::{Database, Notice, system};
 use crate::engine::Transaction;
 use crate::error::{Result, SqlState};
-use crate::sql::ObjectId;
+use crate::sql::{ObjectId, SessionInfo};
 use crate::sql::ast::{Drop, ObjectKind};
 use crate::sql::catalog::{Catalog, DropOrder, Entry, Object};
 
@@ -15,12 +15,17 @@ use crate::sql::catalog::{Catalog, DropOrder, Entry, Object};
 fn named(catalog: &Catalog, drop: &Drop, notices: &mut Vec<Notice>) -> Result<Vec<ObjectId>> {
     let mut ids = Vec::new();
     for name in &drop.names {
+        if drop.kind == ObjectKind::Schema {
+            schema::check_droppable(&name.name)?;
+        }
         match catalog.require(drop.kind, name) {
             Ok(entry) => ids.push(entry.id),
             Err(e)
                 if drop.if_exists
-                    && (e.sqlstate == SqlState::UNDEFINED_TABLE
-                        || e.sqlstate == SqlState::UNDEFINED_OBJECT) =>
+                    && matches!(
+                        e.sqlstate,
+                        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME
+                    ) =>
             {
                 notices.push(Notice::new(format!("{}, skipping", e.message)));
             }
@@ -30,8 +35,8 @@ fn named(catalog: &Catalog, drop: &Drop, notices: &mut Vec<Notice>) -> Result<Ve
     Ok(ids)
 }
 
-fn cascade_notice(order: &DropOrder) -> Option<Notice> {
-    let what = |e: &Arc<Entry>| format!("drop cascades to {} {}", e.kind().noun(), e.name);
+fn cascade_notice(catalog: &Catalog, order: &DropOrder) -> Option<Notice> {
+    let what = |e: &Arc<Entry>| format!("drop cascades to {} {}", e.kind().noun(), catalog.shown(e));
     match &order.cascaded[..] {
         [] => None,
         [one] => Some(Notice::new(what(one))),
@@ -45,10 +50,10 @@ fn cascade_notice(order: &DropOrder) -> Option<Notice> {
 
 impl Database {
     /// DROP. Blocks until connectors have stopped.
-    pub(crate) fn drop_objects(&self, drop: &Drop) -> Result<Vec<Notice>> {
+    pub(crate) fn drop_objects(&self, by: &SessionInfo, drop: &Drop) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
-        let ids = named(&self.catalog(), drop, &mut notices)?;
-        notices.extend(self.drop_ids(&ids, drop.cascade)?);
+        let ids = named(&by.sees(&self.catalog()), drop, &mut notices)?;
+        notices.extend(self.drop_ids(by, &ids, drop.cascade)?);
         Ok(notices)
     }
 
@@ -56,18 +61,20 @@ impl Database {
     pub(crate) fn drop_created(&self, created: Vec<ObjectId>) -> Result<()> {
         let catalog = self.catalog();
         let there: Vec<_> = created.into_iter().filter(|id| catalog.get(*id).is_some()).collect();
-        self.drop_ids(&there, true).map(|_| ())
+        self.drop_ids(&SessionInfo::default(), &there, true).map(|_| ())
     }
 
     /// Drops objects by identity. Blocks until connectors have stopped.
-    pub(crate) fn drop_ids(&self, ids: &[ObjectId], cascade: bool) -> Result<Vec<Notice>> {
+    pub(crate) fn drop_ids(&self, by: &SessionInfo, ids: &[ObjectId], cascade: bool) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         if ids.is_empty() {
             return Ok(notices);
         }
         let mut stopped = Vec::new();
         let dropped = self.change_catalog(|catalog, batch| {
-            let order = catalog.drop_order(ids, cascade)?;
+            let seen = by.sees(catalog);
+            let order = seen.drop_order(ids, cascade)?;
+            let notice = cascade_notice(&seen, &order);
             let mut noted = Vec::new();
             for entry in &order.all {
                 // Something that cannot be reached any more must not keep its object from being dropped.
@@ -89,9 +96,9 @@ impl Database {
                 batch.remove(entry.id.0);
                 catalog.remove(entry.id);
             }
-            Ok((order, noted))
+            Ok((order, noted, notice))
         });
-        let (order, noted) = match dropped {
+        let (order, noted, cascaded) = match dropped {
             Ok(dropped) => dropped,
             Err(error) => {
                 // Nothing was dropped: what was stopped for it goes on.
@@ -103,7 +110,7 @@ impl Database {
                 return Err(error);
             }
         };
-        notices.extend(cascade_notice(&order));
+        notices.extend(cascaded);
         self.after_drop(&order.all);
         for (entry, json) in noted {
             if let Err(error) = self.remove_leavings(entry.id.0, &json) {

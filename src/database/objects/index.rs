@@ -5,26 +5,42 @@ use crate::database::{Database, Notice};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{CreateIndex, ObjectKind};
 use crate::sql::catalog::{Entry, Index, Object};
-use crate::sql::{Catalog, Name};
+use crate::sql::{Catalog, Name, SessionInfo};
 
 /// The name PostgreSQL would choose: `orders_customer_id_idx`, with a number when it is taken.
-fn chosen_name(catalog: &Catalog, on: &str, columns: &[String]) -> String {
-    let base = format!("{on}_{}_idx", columns.join("_"));
-    let taken = |name: &str| catalog.check_free(ObjectKind::Index, &Name::bare(name)).is_err();
+fn chosen_name(catalog: &Catalog, on: &Entry, columns: &[String]) -> Name {
+    let base = format!("{}_{}_idx", on.name, columns.join("_"));
+    let beside = |name: &str| Name { name: name.to_string(), ..catalog.qualified(on) };
+    let taken = |name: &str| catalog.check_free(ObjectKind::Index, &beside(name)).is_err();
     let mut name = base.clone();
     let mut n = 1;
     while taken(&name) {
         name = format!("{base}{n}");
         n += 1;
     }
-    name
+    beside(&name)
+}
+
+/// A name that was written, in the schema of the relation: an index has no other.
+///
+/// # Errors
+/// 42601 for another schema.
+fn name_beside(catalog: &Catalog, on: &Entry, written: &Name) -> Result<Name> {
+    let beside = Name { name: written.name.clone(), ..catalog.qualified(on) };
+    match &written.schema {
+        Some(schema) if Some(schema) != beside.schema.as_ref() => Err(Error::new(
+            SqlState::SYNTAX_ERROR,
+            format!("an index is in the schema of its relation: \"{}\"", written.shown()),
+        )),
+        _ => Ok(beside),
+    }
 }
 
 impl Database {
     /// CREATE INDEX.
-    pub(crate) fn create_index(&self, owner: &str, create: &CreateIndex) -> Result<Vec<Notice>> {
+    pub(crate) fn create_index(&self, by: &SessionInfo, create: &CreateIndex) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
-        let catalog = self.catalog();
+        let catalog = by.sees(&self.catalog());
         let on = catalog.require_relation(&create.on)?;
         let columns = on.columns().unwrap_or_default();
         for column in &create.columns {
@@ -36,12 +52,13 @@ impl Database {
             }
         }
         let name = match &create.name {
-            Some(name) => claim(&catalog, ObjectKind::Index, name, create.if_not_exists, &mut notices)?,
-            None => Some(chosen_name(&catalog, &on.name, &create.columns)),
+            Some(name) => name_beside(&catalog, on, name)?,
+            None => chosen_name(&catalog, on, &create.columns),
         };
-        if let Some(name) = name {
+        let place = claim(&catalog, ObjectKind::Index, &name, create.if_not_exists, &mut notices)?;
+        if let Some(place) = place {
             let object = Object::Index(Index { on: on.id, columns: create.columns.clone() });
-            self.add(&[Entry::new(self.new_id()?, name, owner, object)])?;
+            self.add(&[Entry::new(self.new_id()?, place, &by.user, object)])?;
         }
         Ok(notices)
     }

@@ -47,7 +47,7 @@ enum Leaving {
 pub(crate) fn note(catalog: &Catalog, entry: &Entry) -> Result<Option<Vec<u8>>> {
     let leaving = match &entry.object {
         Object::Sink(sink) => {
-            let d = connect::sink_definition(catalog, &entry.name, sink)?;
+            let d = connect::sink_definition(catalog, &catalog.full_name(entry), sink)?;
             let (from, schema) = connect::followed_schema(catalog, sink)?;
             Leaving::Sink {
                 name: d.name,
@@ -62,7 +62,7 @@ pub(crate) fn note(catalog: &Catalog, entry: &Entry) -> Result<Option<Vec<u8>>> 
             }
         }
         Object::Source(source) => {
-            let d = connect::source_definition(catalog, &entry.name, source)?;
+            let d = connect::source_definition(catalog, &catalog.full_name(entry), source)?;
             Leaving::Source {
                 name: d.name,
                 kind: d.kind,

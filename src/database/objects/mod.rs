@@ -9,7 +9,9 @@ pub(crate) mod connection;
 pub(crate) mod drop;
 pub(crate) mod index;
 pub(crate) mod leavings;
+mod queries;
 mod rename;
+pub(crate) mod schema;
 pub(crate) mod sink;
 pub(crate) mod source;
 pub(crate) mod table;
@@ -21,7 +23,7 @@ use crate::database::store::CatalogBatch;
 use crate::database::{Database, Notice};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::ObjectKind;
-use crate::sql::catalog::Entry;
+use crate::sql::catalog::{Entry, Place};
 use crate::sql::{Catalog, Name, ObjectId};
 
 impl CatalogBatch {
@@ -77,7 +79,7 @@ impl Database {
 
 /// Puts an object into a changing catalog.
 pub(crate) fn insert(catalog: &mut Catalog, batch: &mut CatalogBatch, entry: &Entry) -> Result<()> {
-    for id in &entry.uses {
+    for id in entry.uses.iter().chain([&entry.schema]) {
         if catalog.get(*id).is_none() {
             return Err(Error::new(
                 SqlState::UNDEFINED_OBJECT,
@@ -93,16 +95,16 @@ pub(crate) fn insert(catalog: &mut Catalog, batch: &mut CatalogBatch, entry: &En
     batch.put_entry(entry)
 }
 
-/// Whether a new object's name is free: its name in the schema, or `None` and a notice with IF NOT EXISTS.
+/// Whether a new object's name is free: where it goes, or `None` and a notice with IF NOT EXISTS.
 pub(crate) fn claim(
     catalog: &Catalog,
     kind: ObjectKind,
     name: &Name,
     if_not_exists: bool,
     notices: &mut Vec<Notice>,
-) -> Result<Option<String>> {
+) -> Result<Option<Place>> {
     match catalog.check_free(kind, name) {
-        Ok(name) => Ok(Some(name)),
+        Ok(place) => Ok(Some(place)),
         Err(e)
             if if_not_exists
                 && (e.sqlstate == SqlState::DUPLICATE_TABLE || e.sqlstate == SqlState::DUPLICATE_OBJECT) =>

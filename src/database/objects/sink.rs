@@ -9,7 +9,7 @@ use crate::database::workers::hold_key;
 use crate::database::{Database, Notice, connect};
 use crate::engine::SubscribeFrom;
 use crate::error::{Error, Result, SqlState};
-use crate::sql::Catalog;
+use crate::sql::{Catalog, SessionInfo};
 use crate::sql::ast::{CreateSink, ObjectKind};
 use crate::sql::catalog::{Entry, Object, Sink, UuidText};
 use crate::world;
@@ -30,7 +30,7 @@ fn refuse_taken(catalog: &Catalog, kind: &str, target: &str) -> Result<()> {
             continue;
         }
         // One whose options are no longer valid cannot run either: it takes nobody's place.
-        let Ok(theirs) = target_of(catalog, &entry.name, sink) else { continue };
+        let Ok(theirs) = target_of(catalog, &catalog.full_name(entry), sink) else { continue };
         if theirs.as_deref() == Some(target) {
             return Err(Error::new(
                 SqlState::OBJECT_IN_USE,
@@ -51,11 +51,11 @@ fn target_of(catalog: &Catalog, name: &str, sink: &Sink) -> Result<Option<String
 
 impl Database {
     /// CREATE SINK.
-    pub(crate) fn create_sink(&self, owner: &str, create: &CreateSink) -> Result<Vec<Notice>> {
+    pub(crate) fn create_sink(&self, by: &SessionInfo, create: &CreateSink) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
-        let catalog = self.catalog();
+        let catalog = by.sees(&self.catalog());
         let claimed = claim(&catalog, ObjectKind::Sink, &create.name, create.if_not_exists, &mut notices)?;
-        let Some(name) = claimed else { return Ok(notices) };
+        let Some(place) = claimed else { return Ok(notices) };
         let from = catalog.require_relation(&create.from)?;
         if !from.is_collection() {
             return Err(Error::new(
@@ -84,12 +84,13 @@ impl Database {
             envelope: create.envelope,
             paused: false,
         };
+        let name = catalog.full_place(place.schema, &place.name);
         let definition = connect::sink_definition(&catalog, &name, &sink)?;
         let (_, schema) = connect::followed_schema(&catalog, &sink)?;
         // Every option is checked before anything exists.
         let made = registry::sink(&definition, &schema, &connect::sink_key(&sink, &schema)?)?;
         let target = made.target();
-        let entry = Entry::new(self.new_id()?, name, owner, Object::Sink(sink));
+        let entry = Entry::new(self.new_id()?, place, &by.user, Object::Sink(sink));
         let followed = follow(self, &entry)?;
         let added = self.change_catalog(|catalog, batch| {
             if let Some(target) = &target {

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::sql::Name;
 use crate::sql::ast::{CreateSource, ObjectKind};
 use crate::sql::catalog::{Column, Entry, Object, Source};
+use crate::sql::plan::SessionInfo;
 use crate::sql::types::SqlType;
 
 /// The column that an INCLUDE adds.
@@ -55,11 +56,12 @@ fn undeclared(
 
 impl Database {
     /// CREATE SOURCE. Blocks while the upstream is asked.
-    pub(crate) fn create_source(&self, owner: &str, create: &CreateSource) -> Result<Vec<Notice>> {
+    pub(crate) fn create_source(&self, by: &SessionInfo, create: &CreateSource) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
-        let catalog = self.catalog();
+        let catalog = by.sees(&self.catalog());
         let claimed = claim(&catalog, ObjectKind::Source, &create.name, create.if_not_exists, &mut notices)?;
-        let Some(name) = claimed else { return Ok(notices) };
+        let Some(place) = claimed else { return Ok(notices) };
+        let name = catalog.full_place(place.schema, &place.name);
         let connection = match &create.connection {
             Some(connection) => Some(catalog.require(ObjectKind::Connection, connection)?.id),
             None => None,
@@ -112,7 +114,9 @@ impl Database {
                 source.columns.push(column);
             }
         }
-        let mut entry = Entry::new(self.new_id()?, name, owner, Object::Source(source));
+        // Tables that come with it go beside it.
+        let schema_of_all = catalog.get(place.schema).map(|schema| schema.name.clone());
+        let mut entry = Entry::new(self.new_id()?, place, &by.user, Object::Source(source));
         let schema = entry.schema().ok_or_else(|| Error::internal("a source without a schema"))?;
         // Every option is checked before anything exists.
         registry::source(&definition, &schema)?;
@@ -128,9 +132,10 @@ impl Database {
         let mut entries = vec![entry];
         for found in offered {
             let table = found.upstream.rsplit('.').next().unwrap_or(&found.upstream).to_string();
-            let table = catalog.check_free(ObjectKind::Table, &Name::bare(table))?;
+            let table = Name { schema: schema_of_all.clone(), ..Name::bare(table) };
+            let table = catalog.check_free(ObjectKind::Table, &table)?;
             let source = entries[0].id;
-            entries.push(table::from_discovered(self.new_id()?, &table, owner, source, &found));
+            entries.push(table::from_discovered(self.new_id()?, table, &by.user, source, &found));
         }
         self.create_inputs(&entries)?;
         self.add_inputs(&entries)?;

@@ -11,7 +11,7 @@ use crate::database::{Database, Notice, connect, open};
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::ast::{CheckDef, ColumnDef, ObjectKind};
-use crate::sql::catalog::{Check, Column, Entry, Object, ObjectId, Table};
+use crate::sql::catalog::{Check, Column, Entry, Object, ObjectId, Place, Table};
 use crate::sql::plan::{Planner, SessionInfo};
 use crate::sql::walk::walk;
 use crate::sql::{Catalog, Name};
@@ -110,7 +110,7 @@ fn mentions(expr: &Expr, column: &str) -> bool {
 /// A table's entry for a relation that a source offers.
 pub(crate) fn from_discovered(
     id: ObjectId,
-    name: &str,
+    place: Place,
     owner: &str,
     source: ObjectId,
     found: &Discovered,
@@ -122,28 +122,29 @@ pub(crate) fn from_discovered(
         source: Some((source, found.upstream.clone())),
         ..Table::default()
     };
-    Entry::new(id, name, owner, Object::Table(table))
+    Entry::new(id, place, owner, Object::Table(table))
 }
 
 impl Database {
     /// CREATE TABLE with columns: `table` but for its checks, which have no names yet.
     pub(crate) fn create_table(
         &self,
-        owner: &str,
+        by: &SessionInfo,
         name: &Name,
         if_not_exists: bool,
         table: Table,
         checks: &[CheckDef],
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
-        let Some(name) = claim(&self.catalog(), ObjectKind::Table, name, if_not_exists, &mut notices)? else {
+        let catalog = by.sees(&self.catalog());
+        let Some(place) = claim(&catalog, ObjectKind::Table, name, if_not_exists, &mut notices)? else {
             return Ok(notices);
         };
-        let checks = named_checks(&name, &table.columns, checks)?;
+        let checks = named_checks(&place.name, &table.columns, checks)?;
         let object = Object::Table(Table { checks, ..table });
-        let entry = Entry::new(self.new_id()?, name, owner, object);
+        let entry = Entry::new(self.new_id()?, place, &by.user, object);
         // What cannot be checked must not be declared.
-        let mut with_it = (*self.catalog()).clone();
+        let mut with_it = catalog;
         with_it.insert(entry.clone())?;
         Planner::new(&with_it, &SessionInfo::default(), None).plan_checks(&entry)?;
         self.create_inputs(std::slice::from_ref(&entry))?;
@@ -154,20 +155,20 @@ impl Database {
     /// CREATE TABLE … FROM SOURCE. Asks the upstream for the columns.
     pub(crate) fn create_table_from_source(
         &self,
-        owner: &str,
+        by: &SessionInfo,
         name: &Name,
         if_not_exists: bool,
         source: &Name,
         reference: &str,
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
-        let catalog = self.catalog();
-        let Some(name) = claim(&catalog, ObjectKind::Table, name, if_not_exists, &mut notices)? else {
+        let catalog = by.sees(&self.catalog());
+        let Some(place) = claim(&catalog, ObjectKind::Table, name, if_not_exists, &mut notices)? else {
             return Ok(notices);
         };
         let source = Arc::clone(catalog.require(ObjectKind::Source, source)?);
         let found = self.discover(&catalog, &source, reference)?;
-        let entry = from_discovered(self.new_id()?, &name, owner, source.id, &found);
+        let entry = from_discovered(self.new_id()?, place, &by.user, source.id, &found);
         self.create_inputs(std::slice::from_ref(&entry))?;
         self.add_inputs(std::slice::from_ref(&entry))?;
         self.start_source(&source);
@@ -179,7 +180,7 @@ impl Database {
         let Object::Source(object) = &source.object else {
             return Err(Error::internal("a source is not a source"));
         };
-        let offered = registry::discover(&connect::source_definition(catalog, &source.name, object)?)?;
+        let offered = registry::discover(&connect::source_definition(catalog, &catalog.full_name(source), object)?)?;
         // `users` means the only relation of that name, in whatever schema it is.
         let matches: Vec<&Discovered> = offered
             .iter()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::database::objects::{claim, insert};
+use crate::database::objects::{claim, insert, queries};
 use crate::database::{Database, Notice};
 use crate::engine::ViewSpec;
 use crate::error::{Error, Result, SqlState};
@@ -17,8 +17,13 @@ pub(crate) fn spec(catalog: &Catalog, entry: &Entry, view: &MaterializedView) ->
     let query = parse_query(&view.query)?;
     let names: Vec<String> = view.columns.iter().map(|c| c.name.clone()).collect();
     let session = SessionInfo::default();
-    let plan = Planner::new(catalog, &session, None).plan_materialized_view(&query, &names, &view.query)?;
-    Ok(ViewSpec { id: entry.id.collection(), name: entry.name.clone(), schema: plan.schema, plan: plan.plan })
+    let plan = Planner::new(&catalog.unscoped(), &session, None).plan_materialized_view(&query, &names, &view.query)?;
+    Ok(ViewSpec { id: entry.id.collection(), name: catalog.full_name(entry), schema: plan.schema, plan: plan.plan })
+}
+
+/// What a view knows of who makes it: the same whenever its query is planned again.
+fn maker(by: &SessionInfo) -> SessionInfo {
+    SessionInfo { user: by.user.clone(), search_path: by.search_path.clone(), ..SessionInfo::default() }
 }
 
 fn columns_of(schema: &arrow::datatypes::SchemaRef) -> Vec<Column> {
@@ -57,30 +62,30 @@ fn replaced(
 
 impl Database {
     /// CREATE VIEW. `text` is the statement's.
-    pub(crate) fn create_view(&self, owner: &str, create: &CreateView, text: &str) -> Result<Vec<Notice>> {
+    pub(crate) fn create_view(&self, by: &SessionInfo, create: &CreateView, text: &str) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         check_options(create)?;
-        let catalog = self.catalog();
+        let catalog = by.sees(&self.catalog());
         let old = replaced(&catalog, ObjectKind::View, &create.name, create.or_replace)?;
-        let name = match &old {
-            Some(old) => Some(old.name.clone()),
+        let place = match &old {
+            Some(old) => Some(old.place()),
             None => claim(&catalog, ObjectKind::View, &create.name, create.if_not_exists, &mut notices)?,
         };
-        let Some(name) = name else { return Ok(notices) };
-        let session = SessionInfo { user: owner.to_string(), ..SessionInfo::default() };
-        let system = self.system(owner, &session.database, Vec::new());
+        let Some(place) = place else { return Ok(notices) };
+        let session = maker(by);
+        let system = self.system(&session, Vec::new());
         let plan = Planner::new(&catalog, &session, Some(&system)).plan_view(
             &create.query,
             &create.columns,
             text,
         )?;
-        let object =
-            Object::View(View { query: create.query_text.clone(), columns: columns_of(&plan.schema) });
+        let query = queries::stored(self, &catalog, &create.query_text, &create.columns, &plan)?;
+        let object = Object::View(View { query, columns: columns_of(&plan.schema) });
         let id = match &old {
             Some(old) => old.id,
             None => self.new_id()?,
         };
-        let mut entry = Entry::new(id, name, owner, object);
+        let mut entry = Entry::new(id, place, &by.user, object);
         entry.uses.extend(plan.uses.iter().filter(|used| **used != id));
         match old {
             None => self.add(&[entry])?,
@@ -133,42 +138,42 @@ impl Database {
     /// CREATE MATERIALIZED VIEW. Blocks until it is filled; everything else goes on. `text` is the statement's.
     pub(crate) fn create_materialized_view(
         &self,
-        owner: &str,
+        by: &SessionInfo,
         create: &CreateView,
         text: &str,
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         check_options(create)?;
-        let catalog = self.catalog();
+        let catalog = by.sees(&self.catalog());
         let kind = ObjectKind::MaterializedView;
         let old = replaced(&catalog, kind, &create.name, create.or_replace)?;
         if let Some(old) = &old {
             check_replaceable(&catalog, old)?;
         }
-        let name = match &old {
-            Some(old) => Some(old.name.clone()),
+        let place = match &old {
+            Some(old) => Some(old.place()),
             None => claim(&catalog, kind, &create.name, create.if_not_exists, &mut notices)?,
         };
-        let Some(name) = name else { return Ok(notices) };
-        let session = SessionInfo { user: owner.to_string(), ..SessionInfo::default() };
-        let system = self.system(owner, &session.database, Vec::new());
+        let Some(place) = place else { return Ok(notices) };
+        let session = maker(by);
+        let system = self.system(&session, Vec::new());
         let plan = Planner::new(&catalog, &session, Some(&system)).plan_materialized_view(
             &create.query,
             &create.columns,
             text,
         )?;
         let object = Object::MaterializedView(MaterializedView {
-            query: create.query_text.clone(),
+            query: queries::stored(self, &catalog, &create.query_text, &create.columns, &plan)?,
             columns: columns_of(&plan.schema),
         });
-        let mut entry = Entry::new(self.new_id()?, name, owner, object);
+        let mut entry = Entry::new(self.new_id()?, place, &by.user, object);
         entry.uses.extend(&plan.uses);
         if old.as_ref().is_some_and(|old| entry.uses.contains(&old.id)) {
             return Err(Error::unsupported("replacing a materialized view by a query over itself"));
         }
         self.engine.create_view(ViewSpec {
             id: entry.id.collection(),
-            name: entry.name.clone(),
+            name: catalog.full_name(&entry),
             schema: plan.schema,
             plan: plan.plan,
         })?;

@@ -8,13 +8,13 @@ use super::rows::{Rows, Value};
 use super::{Context, RELATIONS};
 use crate::error::Result;
 use crate::names::quote;
-use crate::sql::catalog::{Column, Entry, Index, Object};
+use crate::sql::catalog::{Column, Entry, Index, Object, ObjectId};
 use crate::types::SqlType;
 
 /// A relation with columns, whoever made it.
 pub struct Class<'a> {
     pub oid: u32,
-    pub schema: &'static str,
+    pub schema: &'a str,
     pub schema_oid: u32,
     pub name: &'a str,
     /// `pg_class.relkind`.
@@ -54,10 +54,11 @@ pub fn classes(cx: &Context) -> Vec<Class<'_>> {
             Object::MaterializedView(_) => "m",
             _ => return None,
         };
+        let (schema_oid, schema) = schema_of(cx, entry);
         Some(Class {
             oid: entry.id.oid(),
-            schema: "public",
-            schema_oid: oids::PUBLIC,
+            schema,
+            schema_oid,
             name: &entry.name,
             kind,
             columns: entry.columns().unwrap_or_default().to_vec(),
@@ -89,6 +90,17 @@ fn schema_oid(schema: &str) -> u32 {
     }
 }
 
+/// The schema of a user's object.
+fn schema_of<'a>(cx: &'a Context, entry: &Entry) -> (u32, &'a str) {
+    let name = cx.catalog.get(entry.schema).map_or("public", |schema| schema.name.as_str());
+    (namespace_oid(entry.schema), name)
+}
+
+/// The oid of a user's schema.
+fn namespace_oid(schema: ObjectId) -> u32 {
+    if schema == ObjectId::PUBLIC { oids::PUBLIC } else { schema.oid() }
+}
+
 /// The user's indexes, each with the relation it is on.
 fn indexes(cx: &Context) -> impl Iterator<Item = (&Entry, &Index, &Entry)> {
     cx.catalog.entries().filter_map(|entry| match &entry.object {
@@ -102,16 +114,17 @@ pub fn index_definition(cx: &Context, oid: u32) -> Option<String> {
     if let Some((entry, index, on)) = indexes(cx).find(|(entry, ..)| entry.id.oid() == oid) {
         let columns = index.columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
         return Some(format!(
-            "CREATE INDEX {} ON public.{} USING btree ({columns})",
+            "CREATE INDEX {} ON {} USING btree ({columns})",
             quote(&entry.name),
-            quote(&on.name)
+            cx.catalog.qualified(on)
         ));
     }
     let classes = classes(cx);
     let class = classes.iter().find(|c| !c.key.is_empty() && c.key_oid() == oid)?;
     Some(format!(
-        "CREATE UNIQUE INDEX {} ON public.{} USING btree ({})",
+        "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
         quote(&class.key_name()),
+        quote(class.schema),
         quote(class.name),
         class.key_columns()
     ))
@@ -147,7 +160,11 @@ pub fn view_definition(cx: &Context, oid: u32) -> Option<String> {
 
 /// What COMMENT ON says of the object, or of one of its columns (from 1; 0: of itself).
 pub fn comment(cx: &Context, oid: u32, column: i32) -> Option<String> {
-    let entry = cx.catalog.entries().find(|entry| entry.id.oid() == oid)?;
+    let is_it = |entry: &&std::sync::Arc<Entry>| match entry.object {
+        Object::Schema => namespace_oid(entry.id) == oid,
+        _ => entry.id.oid() == oid,
+    };
+    let entry = cx.catalog.entries().find(is_it)?;
     match usize::try_from(column).ok()?.checked_sub(1) {
         None => entry.comment.clone(),
         Some(i) => entry.column_comments.get(&entry.columns()?.get(i)?.name).cloned(),
@@ -156,36 +173,61 @@ pub fn comment(cx: &Context, oid: u32, column: i32) -> Option<String> {
 
 /// The name of a relation by its oid, qualified unless it is found without.
 pub fn class_name(cx: &Context, oid: u32) -> Option<String> {
+    let (schema, name) = place_of(cx, oid)?;
+    let visible = class_oid(cx, None, &name) == Some(oid);
+    let quoted = quote(&name);
+    Some(if visible { quoted } else { format!("{}.{quoted}", quote(&schema)) })
+}
+
+/// Whether a relation is found by its bare name; `None`: there is none of that oid.
+pub fn is_visible(cx: &Context, oid: u32) -> Option<bool> {
+    if let Some(entry) = cx.catalog.entries().find(|e| e.id.oid() == oid) {
+        let hidden = super::relation("pg_catalog", &entry.name).is_some();
+        return Some(!hidden && cx.catalog.shown(entry) == entry.name);
+    }
+    let (_, name) = place_of(cx, oid)?;
+    Some(class_oid(cx, None, &name) == Some(oid))
+}
+
+/// The schema and name of a relation or an index by its oid.
+fn place_of(cx: &Context, oid: u32) -> Option<(String, String)> {
     if let Some((entry, ..)) = indexes(cx).find(|(entry, ..)| entry.id.oid() == oid) {
-        return Some(quote(&entry.name));
+        return Some((schema_of(cx, entry).1.to_string(), entry.name.clone()));
     }
     let classes = classes(cx);
     if let Some(class) = classes.iter().find(|c| c.oid == oid) {
-        let visible = matches!(class.schema, "public" | "pg_catalog");
-        let name = quote(class.name);
-        return Some(if visible { name } else { format!("{}.{name}", class.schema) });
+        return Some((class.schema.to_string(), class.name.to_string()));
     }
-    classes.iter().find(|c| !c.key.is_empty() && c.key_oid() == oid).map(|c| quote(&c.key_name()))
+    let key = classes.iter().find(|c| !c.key.is_empty() && c.key_oid() == oid)?;
+    Some((key.schema.to_string(), key.key_name()))
 }
 
-/// The oid of a relation by its name; without a schema it is looked up in `pg_catalog`, then in `public`.
+/// The oid of a relation by its name; without a schema it is looked up in `pg_catalog`, then along the path.
 pub fn class_oid(cx: &Context, schema: Option<&str>, name: &str) -> Option<u32> {
     let classes = classes(cx);
     let in_schema = |wanted: &str| {
-        classes.iter().find(|c| c.schema == wanted && c.name == name).map(|c| c.oid).or_else(|| {
-            let public = wanted == "public";
-            let index =
-                indexes(cx).find(|(entry, ..)| public && entry.name == name).map(|(e, ..)| e.id.oid());
-            index.or_else(|| {
-                let key = classes.iter().find(|c| public && !c.key.is_empty() && c.key_name() == name);
-                key.map(Class::key_oid)
-            })
-        })
+        let class = classes.iter().find(|c| c.schema == wanted && c.name == name).map(|c| c.oid);
+        let index = || {
+            let mut found = indexes(cx).filter(|(e, ..)| e.name == name && schema_of(cx, e).1 == wanted);
+            found.next().map(|(e, ..)| e.id.oid())
+        };
+        let key = || {
+            let mut keys = classes.iter().filter(|c| c.schema == wanted && !c.key.is_empty());
+            keys.find(|c| c.key_name() == name).map(Class::key_oid)
+        };
+        class.or_else(index).or_else(key)
     };
     match schema {
         Some(schema) => in_schema(schema),
-        None => in_schema("pg_catalog").or_else(|| in_schema("public")),
+        None => search_path(cx).into_iter().find_map(in_schema),
     }
+}
+
+/// The schemas that names without one are looked for in; `pg_catalog` comes first unless it is in the path.
+pub fn search_path(cx: &Context) -> Vec<&str> {
+    let path = cx.catalog.path_names();
+    let implicit = if path.contains(&"pg_catalog") { None } else { Some("pg_catalog") };
+    implicit.into_iter().chain(path).collect()
 }
 
 pub fn pg_class(cx: &Context, out: &mut Rows) -> Result<()> {
@@ -214,20 +256,20 @@ pub fn pg_class(cx: &Context, out: &mut Rows) -> Result<()> {
             ("tableoid", oids::PG_CLASS.into()),
         ])?;
         if !class.key.is_empty() {
-            index_class(out, class.key_oid(), &class.key_name(), class.key.len())?;
+            index_class(out, class.key_oid(), &class.key_name(), class.schema_oid, class.key.len())?;
         }
     }
     for (entry, index, _) in indexes(cx) {
-        index_class(out, entry.id.oid(), &entry.name, index.columns.len())?;
+        index_class(out, entry.id.oid(), &entry.name, namespace_oid(entry.schema), index.columns.len())?;
     }
     Ok(())
 }
 
-fn index_class(out: &mut Rows, oid: u32, name: &str, n_columns: usize) -> Result<()> {
+fn index_class(out: &mut Rows, oid: u32, name: &str, schema: u32, n_columns: usize) -> Result<()> {
     out.push([
         ("oid", oid.into()),
         ("relname", name.into()),
-        ("relnamespace", oids::PUBLIC.into()),
+        ("relnamespace", schema.into()),
         ("relowner", oids::OWNER.into()),
         ("relam", oids::BTREE.into()),
         ("relpersistence", "p".into()),
@@ -359,16 +401,20 @@ pub fn pg_constraint(cx: &Context, out: &mut Rows) -> Result<()> {
 }
 
 pub fn pg_description(cx: &Context, out: &mut Rows) -> Result<()> {
-    for entry in
-        cx.catalog.entries().filter(|e| e.columns().is_some() || matches!(e.object, Object::Index(_)))
-    {
+    for entry in cx.catalog.entries() {
+        let (oid, class) = match &entry.object {
+            Object::Schema => (namespace_oid(entry.id), oids::PG_NAMESPACE),
+            Object::Index(_) => (entry.id.oid(), oids::PG_CLASS),
+            _ if entry.columns().is_some() => (entry.id.oid(), oids::PG_CLASS),
+            _ => continue,
+        };
         let columns = entry.columns().unwrap_or_default();
         let of_columns =
             columns.iter().zip(1..).filter_map(|(c, i)| Some((i, entry.column_comments.get(&c.name)?)));
         for (position, text) in entry.comment.iter().map(|text| (0, text)).chain(of_columns) {
             out.push([
-                ("objoid", entry.id.oid().into()),
-                ("classoid", oids::PG_CLASS.into()),
+                ("objoid", oid.into()),
+                ("classoid", class.into()),
                 ("objsubid", position.into()),
                 ("description", text.as_str().into()),
             ])?;
@@ -394,11 +440,11 @@ pub fn pg_depend(cx: &Context, out: &mut Rows) -> Result<()> {
     Ok(())
 }
 
-pub fn pg_namespace(_: &Context, out: &mut Rows) -> Result<()> {
-    for (oid, name) in SCHEMAS {
+pub fn pg_namespace(cx: &Context, out: &mut Rows) -> Result<()> {
+    for schema in schemas(cx) {
         out.push([
-            ("oid", oid.into()),
-            ("nspname", name.into()),
+            ("oid", schema.oid.into()),
+            ("nspname", schema.name.into()),
             ("nspowner", oids::OWNER.into()),
             ("tableoid", oids::PG_NAMESPACE.into()),
         ])?;
@@ -406,13 +452,28 @@ pub fn pg_namespace(_: &Context, out: &mut Rows) -> Result<()> {
     Ok(())
 }
 
-/// All schemas.
-pub const SCHEMAS: [(u32, &str); 4] = [
-    (oids::PG_CATALOG, "pg_catalog"),
-    (oids::PUBLIC, "public"),
-    (oids::INFORMATION_SCHEMA, "information_schema"),
-    (oids::TIDEMILL, "tidemill"),
-];
+/// A schema.
+pub struct Namespace<'a> {
+    pub oid: u32,
+    pub name: &'a str,
+    /// Who made it; `None`: the system.
+    pub owner: Option<&'a str>,
+}
+
+/// All schemas, the system's first.
+pub fn schemas(cx: &Context) -> Vec<Namespace<'_>> {
+    let system = [
+        (oids::PG_CATALOG, "pg_catalog"),
+        (oids::INFORMATION_SCHEMA, "information_schema"),
+        (oids::TIDEMILL, "tidemill"),
+    ];
+    let users = cx.catalog.entries().filter(|e| matches!(e.object, Object::Schema)).map(|e| Namespace {
+        oid: namespace_oid(e.id),
+        name: e.name.as_str(),
+        owner: Some(e.owner.as_str()).filter(|_| e.id != ObjectId::PUBLIC),
+    });
+    system.into_iter().map(|(oid, name)| Namespace { oid, name, owner: None }).chain(users).collect()
+}
 
 pub fn pg_tables(cx: &Context, out: &mut Rows) -> Result<()> {
     for class in classes(cx).iter().filter(|c| c.kind == "r") {
@@ -454,19 +515,19 @@ pub fn pg_matviews(cx: &Context, out: &mut Rows) -> Result<()> {
 }
 
 pub fn pg_indexes(cx: &Context, out: &mut Rows) -> Result<()> {
-    let mut push = |table: &str, name: &str, definition: Option<String>| {
+    let mut push = |schema: &str, table: &str, name: &str, definition: Option<String>| {
         out.push([
-            ("schemaname", Value::from("public")),
+            ("schemaname", Value::from(schema)),
             ("tablename", table.into()),
             ("indexname", name.into()),
             ("indexdef", definition.into()),
         ])
     };
     for class in classes(cx).iter().filter(|c| !c.key.is_empty()) {
-        push(class.name, &class.key_name(), index_definition(cx, class.key_oid()))?;
+        push(class.schema, class.name, &class.key_name(), index_definition(cx, class.key_oid()))?;
     }
     for (entry, _, on) in indexes(cx) {
-        push(&on.name, &entry.name, index_definition(cx, entry.id.oid()))?;
+        push(schema_of(cx, entry).1, &on.name, &entry.name, index_definition(cx, entry.id.oid()))?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 };
 
 use super::Context;
-use super::classes::{self, SCHEMAS};
+use super::classes::{self, schemas};
 use super::settings::UTF8;
 use crate::database::settings::unknown as unknown_setting;
 use crate::error::{Error, SqlState};
@@ -143,7 +143,7 @@ enum Answer {
     Text(String),
     Bool(bool),
     Int(i64),
-    Names(Vec<&'static str>),
+    Names(Vec<String>),
 }
 
 impl From<Option<String>> for Answer {
@@ -158,10 +158,7 @@ const DEFINITIONS: &[(&str, Returns, Body)] = &[
     ("pg_get_userbyid", Returns::Text, |cx, row| Ok(row.oid(0).map(|_| cx.user.clone()).into())),
     ("pg_table_is_visible", Returns::Bool, |cx, row| {
         // Visible is what is found by its bare name.
-        let Some(name) = row.oid(0).and_then(|oid| classes::class_name(cx, oid)) else {
-            return Ok(Answer::Null);
-        };
-        Ok(Answer::Bool(!name.contains('.')))
+        Ok(row.oid(0).and_then(|oid| classes::is_visible(cx, oid)).map_or(Answer::Null, Answer::Bool))
     }),
     ("pg_type_is_visible", Returns::Bool, yes),
     ("pg_function_is_visible", Returns::Bool, yes),
@@ -261,15 +258,19 @@ const DEFINITIONS: &[(&str, Returns, Body)] = &[
     (REGTYPE_OUT, Returns::Text, |_, row| {
         Ok(row.oid(0).map(|oid| if oid == 0 { "-".to_string() } else { format_type(oid, None) }).into())
     }),
-    (REGNAMESPACE_IN, Returns::Oid, |_, row| {
+    (REGNAMESPACE_IN, Returns::Oid, |cx, row| {
         let Some(name) = row.text(0) else { return Ok(Answer::Null) };
-        let oid = name.parse().ok().or_else(|| SCHEMAS.iter().find(|(_, n)| *n == name).map(|(oid, _)| *oid));
+        let named = || {
+            let name = identifiers(name).pop()?;
+            schemas(cx).iter().find(|schema| schema.name == name).map(|schema| schema.oid)
+        };
+        let oid = name.parse().ok().or_else(named);
         oid.map(|oid: u32| Answer::Int(oid.into())).ok_or_else(|| {
             Error::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
         })
     }),
-    (REGNAMESPACE_OUT, Returns::Text, |_, row| {
-        let name = |oid: u32| SCHEMAS.iter().find(|(o, _)| *o == oid).map(|(_, n)| (*n).to_string());
+    (REGNAMESPACE_OUT, Returns::Text, |cx, row| {
+        let name = |oid: u32| schemas(cx).iter().find(|s| s.oid == oid).map(|s| quote(s.name));
         Ok(row.oid(0).map(|oid| name(oid).unwrap_or_else(|| oid.to_string())).into())
     }),
     ("current_setting", Returns::Text, |cx, row| {
@@ -286,17 +287,17 @@ const DEFINITIONS: &[(&str, Returns, Body)] = &[
         cx.assigned.lock().push((name.to_string(), value.to_string(), local));
         Ok(Answer::Text(value.to_string()))
     }),
-    ("current_schemas", Returns::Names, |_, row| {
-        Ok(Answer::Names(if row.truth(0) == Some(true) {
-            vec!["pg_catalog", "public"]
-        } else {
-            vec!["public"]
-        }))
+    ("current_schemas", Returns::Names, |cx, row| {
+        let Some(implicit) = row.truth(0) else { return Ok(Answer::Null) };
+        let path = if implicit { classes::search_path(cx) } else { cx.catalog.path_names() };
+        Ok(Answer::Names(path.into_iter().map(str::to_string).collect()))
     }),
 ];
 
 const NO_ARGUMENTS: &[(&str, Returns, Body)] = &[
-    ("current_schema", Returns::Text, |_, _| Ok(Answer::Text("public".into()))),
+    ("current_schema", Returns::Text, |cx, _| {
+        Ok(cx.catalog.path_names().first().map(ToString::to_string).into())
+    }),
     ("current_database", Returns::Text, |cx, _| Ok(Answer::Text(cx.database.clone()))),
     ("current_catalog", Returns::Text, |cx, _| Ok(Answer::Text(cx.database.clone()))),
     ("current_user", Returns::Text, |cx, _| Ok(Answer::Text(cx.user.clone()))),

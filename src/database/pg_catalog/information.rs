@@ -1,7 +1,7 @@
 //! `information_schema`: the standard's view of the same things.
 
 use super::Context;
-use super::classes::{Class, SCHEMAS, classes, view_definition};
+use super::classes::{Class, classes, schemas, view_definition};
 use super::rows::{Rows, Value};
 use crate::error::Result;
 use crate::types::SqlType;
@@ -84,11 +84,11 @@ pub fn views(cx: &Context, out: &mut Rows) -> Result<()> {
 }
 
 pub fn schemata(cx: &Context, out: &mut Rows) -> Result<()> {
-    for (_, name) in SCHEMAS {
+    for schema in schemas(cx) {
         out.push([
             ("catalog_name", cx.database.as_str().into()),
-            ("schema_name", name.into()),
-            ("schema_owner", cx.user.as_str().into()),
+            ("schema_name", schema.name.into()),
+            ("schema_owner", schema.owner.unwrap_or(&cx.user).into()),
         ])?;
     }
     Ok(())

@@ -17,7 +17,6 @@ use crate::database::{Outcome, Session};
 use crate::engine::serve::Overlay;
 use crate::engine::{Delta, EngineSnapshot};
 use crate::error::{Error, Result, SqlState};
-use crate::names::quote;
 use crate::sql::ast::{ObjectKind, Truncate};
 use crate::sql::catalog::Object;
 use crate::sql::parser::parse_query;
@@ -71,7 +70,7 @@ impl Session {
 
     /// TRUNCATE: a DELETE of every row that the transaction sees, over all tables together.
     pub(crate) async fn truncate(&mut self, truncate: &Truncate) -> Result<Outcome> {
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         let mut tables = Vec::with_capacity(truncate.tables.len());
         for name in &truncate.tables {
             let entry = catalog.require(ObjectKind::Table, name)?;
@@ -83,11 +82,11 @@ impl Session {
                 .with_detail("It is filled by a source."));
             }
             self.may_take_back(entry.id, "truncate")?;
-            tables.push(table_ref(entry)?);
+            tables.push((table_ref(entry)?, catalog.qualified(entry)));
         }
         self.begin_write("TRUNCATE TABLE").await?;
-        for table in tables {
-            let query = parse_query(&format!("SELECT * FROM {}", quote(&table.name)))?;
+        for (table, name) in tables {
+            let query = parse_query(&format!("SELECT * FROM {name}"))?;
             let plan = self.plan_query(&query, "", &[])?.bind(Vec::new())?;
             if let Some(rows) = self.all_rows(plan).await? {
                 self.remove(&table, with_schema(&rows, &table.schema)?).await?;
@@ -101,7 +100,7 @@ impl Session {
     /// # Errors
     /// 42809 for such a table.
     pub(super) fn may_take_back(&self, table: crate::sql::ObjectId, verb: &str) -> Result<()> {
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         match catalog.get(table) {
             Some(entry) if matches!(&entry.object, Object::Table(t) if t.append_only) => {
                 let message = format!("cannot {verb} table \"{}\"", entry.name);

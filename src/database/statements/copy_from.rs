@@ -24,7 +24,7 @@ impl Session {
         columns: &[String],
         format: &CopyFormat,
     ) -> Result<Outcome> {
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         let entry = catalog.require(ObjectKind::Table, table)?;
         if matches!(&entry.object, Object::Table(t) if t.source.is_some()) {
             return Err(Error::new(
@@ -48,7 +48,7 @@ impl Session {
         let (id, positions) = copy.target.clone();
         let given = copy.finish()?;
         let table = self.table(ObjectId(id))?;
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         let columns =
             catalog.get(ObjectId(id)).and_then(|e| e.columns().map(<[Column]>::to_vec)).unwrap_or_default();
         self.begin_write("COPY FROM").await?;

@@ -29,6 +29,7 @@ fn created(statement: &Statement) -> Option<(ObjectKind, Option<&Name>, bool)> {
         Statement::CreateMaterializedView(c) => (ObjectKind::MaterializedView, Some(&c.name), c.or_replace),
         Statement::CreateIndex(c) => (ObjectKind::Index, c.name.as_ref(), false),
         Statement::CreateSink(c) => (ObjectKind::Sink, Some(&c.name), false),
+        Statement::CreateSchema(c) => (ObjectKind::Schema, Some(&c.name), false),
         _ => return None,
     })
 }
@@ -69,7 +70,7 @@ impl Session {
                 format!("cannot execute {tag} in a read-only transaction"),
             ));
         }
-        let before = self.database.catalog();
+        let before = self.catalog();
         if let Statement::CreateTable(create) = &parsed.statement
             && let TableBody::Query { columns, query, with_data } = &create.body
         {
@@ -78,37 +79,39 @@ impl Session {
             return Ok(outcome);
         }
         let (statement, text) = (parsed.statement.clone(), parsed.text.clone());
-        let owner = self.options.user.clone();
+        let by = self.info();
+        let who = by.clone();
         let work = move |db: &Arc<Database>| match &statement {
-            Statement::CreateSecret(c) => db.create_secret(&owner, c),
-            Statement::CreateConnection(c) => db.create_connection(&owner, c),
-            Statement::CreateSource(c) => db.create_source(&owner, c),
+            Statement::CreateSchema(c) => db.create_schema(&by, c),
+            Statement::CreateSecret(c) => db.create_secret(&by, c),
+            Statement::CreateConnection(c) => db.create_connection(&by, c),
+            Statement::CreateSource(c) => db.create_source(&by, c),
             Statement::CreateTable(c) => match &c.body {
                 TableBody::Columns { columns, key, checks } => {
                     let (columns, key) = table::columns(columns, key)?;
                     let table = Table { columns, key, append_only: c.append_only, ..Table::default() };
-                    db.create_table(&owner, &c.name, c.if_not_exists, table, checks)
+                    db.create_table(&by, &c.name, c.if_not_exists, table, checks)
                 }
                 TableBody::Source { source, reference } => {
-                    db.create_table_from_source(&owner, &c.name, c.if_not_exists, source, reference)
+                    db.create_table_from_source(&by, &c.name, c.if_not_exists, source, reference)
                 }
                 TableBody::Query { .. } => Err(Error::internal("a query is not run here")),
             },
-            Statement::CreateView(c) => db.create_view(&owner, c, &text),
-            Statement::CreateMaterializedView(c) => db.create_materialized_view(&owner, c, &text),
-            Statement::CreateIndex(c) => db.create_index(&owner, c),
-            Statement::CreateSink(c) => db.create_sink(&owner, c),
+            Statement::CreateView(c) => db.create_view(&by, c, &text),
+            Statement::CreateMaterializedView(c) => db.create_materialized_view(&by, c, &text),
+            Statement::CreateIndex(c) => db.create_index(&by, c),
+            Statement::CreateSink(c) => db.create_sink(&by, c),
             _ => Err(Error::internal("a statement that creates nothing")),
         };
         // A statement that is stopped leaves its work running; what comes of it is taken away again.
         let abandoned = Abandoned::default();
-        let (flag, named, known) = (Arc::clone(&abandoned.0), name.cloned(), Arc::clone(&before));
+        let (flag, named, known) = (Arc::clone(&abandoned.0), name.cloned(), before.clone());
         let notices = self
             .database
             .blocking(move |db| {
                 let notices = work(db)?;
                 if flag.load(Ordering::Acquire) {
-                    let new = new_objects(&db.catalog(), &known, kind, named.as_ref());
+                    let new = new_objects(&who.sees(&db.catalog()), &known, kind, named.as_ref());
                     db.drop_created(new)?;
                 }
                 Ok(notices)
@@ -120,9 +123,10 @@ impl Session {
 
     /// In a block, notes what a statement has created, and lets the block see it.
     fn remember_created(&mut self, before: &Catalog, kind: ObjectKind, name: Option<&Name>) {
+        let created = new_objects(&self.catalog(), before, kind, name);
         let Some(transaction) = self.transaction.as_mut() else { return };
         if transaction.block {
-            transaction.created.extend(new_objects(&self.database.catalog(), before, kind, name));
+            transaction.created.extend(created);
         }
         transaction.refresh(&self.database);
     }
@@ -137,9 +141,9 @@ impl Session {
         text: &str,
     ) -> Result<Outcome> {
         let mut notices = Vec::new();
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         let claimed = claim(&catalog, ObjectKind::Table, &create.name, create.if_not_exists, &mut notices)?;
-        let Some(name) = claimed else {
+        let Some(place) = claimed else {
             return Ok(Outcome::Done { tag: "CREATE TABLE AS".into(), notices });
         };
         let planned = self.plan_query(query, text, &[])?;
@@ -169,7 +173,7 @@ impl Session {
         self.database
             .blocking(move |db| {
                 let object = Object::Table(Table { columns, append_only, ..Table::default() });
-                let entry = Entry::new(db.new_id()?, name, &owner, object);
+                let entry = Entry::new(db.new_id()?, place, &owner, object);
                 db.create_inputs(std::slice::from_ref(&entry))?;
                 let schema = open::input(&entry).map(|input| input.schema);
                 let filled =
@@ -202,8 +206,8 @@ impl Session {
     pub(crate) async fn drop_objects(&mut self, drop: &Drop) -> Result<Outcome> {
         let tag = format!("DROP {}", drop.kind.keyword());
         self.refuse_in_block(&tag)?;
-        let drop = drop.clone();
-        let notices = self.database.blocking(move |db| db.drop_objects(&drop)).await?;
+        let (by, drop) = (self.info(), drop.clone());
+        let notices = self.database.blocking(move |db| db.drop_objects(&by, &drop)).await?;
         Ok(Outcome::Done { tag, notices })
     }
 
@@ -215,15 +219,15 @@ impl Session {
         {
             return Err(Error::new(SqlState::SYNTAX_ERROR, "zero-length delimited identifier"));
         }
-        let alter = alter.clone();
-        let notices = self.database.blocking(move |db| db.alter(&alter)).await?;
+        let (by, alter) = (self.info(), alter.clone());
+        let notices = self.database.blocking(move |db| db.alter(&by, &alter)).await?;
         Ok(Outcome::Done { tag, notices })
     }
 
     pub(crate) async fn comment(&mut self, comment: &Comment) -> Result<Outcome> {
         self.refuse_in_block("COMMENT")?;
-        let comment = comment.clone();
-        self.database.blocking(move |db| db.comment(&comment)).await?;
+        let (by, comment) = (self.info(), comment.clone());
+        self.database.blocking(move |db| db.comment(&by, &comment)).await?;
         Ok(Outcome::Done { tag: "COMMENT".into(), notices: Vec::<Notice>::new() })
     }
 }

@@ -39,6 +39,7 @@ fn changes_objects(statement: &Statement) -> bool {
             | Statement::CreateMaterializedView(_)
             | Statement::CreateIndex(_)
             | Statement::CreateSink(_)
+            | Statement::CreateSchema(_)
             | Statement::Drop(_)
             | Statement::Alter(_)
             | Statement::Comment(_)
@@ -99,7 +100,8 @@ impl Session {
             | Statement::CreateView(_)
             | Statement::CreateMaterializedView(_)
             | Statement::CreateIndex(_)
-            | Statement::CreateSink(_) => self.create(parsed).await,
+            | Statement::CreateSink(_)
+            | Statement::CreateSchema(_) => self.create(parsed).await,
             Statement::Drop(drop) => self.drop_objects(drop).await,
             Statement::Alter(alter) => self.alter(alter).await,
             Statement::Comment(comment) => self.comment(comment).await,
@@ -127,8 +129,8 @@ impl Session {
             Statement::WaitForSink(wait) => self.wait_for_sink(wait).await,
             Statement::VerifySink(verify) => self.verify_sink(verify).await,
             Statement::ValidateConnection(name) => {
-                let name = name.clone();
-                self.database.blocking(move |db| db.validate_connection(&name)).await?;
+                let (by, name) = (self.info(), name.clone());
+                self.database.blocking(move |db| db.validate_connection(&by, &name)).await?;
                 Ok(Outcome::done("VALIDATE CONNECTION"))
             }
             Statement::Unsupported(error) => Err(error.clone()),

@@ -38,6 +38,8 @@ impl Plan {
 pub(crate) struct KeptPlan {
     plan: Plan,
     catalog: Arc<Catalog>,
+    /// Along which path its names were looked for.
+    search_path: Vec<String>,
 }
 
 impl Session {
@@ -77,11 +79,17 @@ impl Session {
             Ok(TreeNodeRecursion::Continue)
         });
         let keeps = visited.is_ok() && only_collections && pg_catalog::context_of(plan.logical()).is_none();
-        keeps.then(|| KeptPlan { plan, catalog: self.database.catalog() })
+        keeps.then(|| KeptPlan {
+            plan,
+            catalog: self.database.catalog(),
+            search_path: self.settings.search_path(),
+        })
     }
 
     /// The kept plan, if it still means what the statement means.
     pub(crate) fn reuse_plan(&self, kept: &KeptPlan) -> Option<Plan> {
-        Arc::ptr_eq(&kept.catalog, &self.database.catalog()).then(|| kept.plan.clone())
+        let means_the_same = Arc::ptr_eq(&kept.catalog, &self.database.catalog())
+            && kept.search_path == self.settings.search_path();
+        means_the_same.then(|| kept.plan.clone())
     }
 }

@@ -47,8 +47,9 @@ pub(crate) fn refuse_assignments(plan: &LogicalPlan, place: &str) -> Result<()> 
 impl Session {
     /// Plans with what there is now.
     pub(crate) fn with_planner<T>(&self, plan: impl FnOnce(&Planner<'_>) -> Result<T>) -> Result<T> {
-        let (catalog, info) = (self.database.catalog(), self.info());
-        let system = self.database.system(&info.user, &info.database, self.settings.all());
+        let info = self.info();
+        let catalog = info.sees(&self.database.catalog());
+        let system = self.database.system(&info, self.settings.all());
         plan(&Planner::new(&catalog, &info, Some(&system)))
     }
 

@@ -52,15 +52,19 @@ impl Session {
                     "SELECT name, type, used_by, comment FROM tidemill.connections ORDER BY name"
                 }
                 ObjectKind::Secret => "SELECT name, comment FROM tidemill.secrets ORDER BY name",
+                ObjectKind::Schema => {
+                    "SELECT schema_name AS name FROM information_schema.schemata ORDER BY schema_name"
+                }
                 ObjectKind::Index => "SELECT name, relation, columns FROM tidemill.indexes ORDER BY name",
             }
             .to_string(),
             Show::Columns(name) => {
-                let entry = Arc::clone(self.database.catalog().require_relation(name)?);
+                let catalog = self.catalog();
+                let entry = catalog.require_relation(name)?;
                 format!(
                     "SELECT name, type, nullable, \"default\", comment FROM tidemill.columns \
                      WHERE relation = {} ORDER BY position",
-                    quote_literal(&entry.name)
+                    quote_literal(&catalog.full_name(entry))
                 )
             }
             Show::Status => "SELECT name, value FROM tidemill.status ORDER BY name".to_string(),
@@ -71,9 +75,10 @@ impl Session {
 
     pub(crate) async fn show(&mut self, show: &Show) -> Result<Outcome> {
         if let Show::Create(kind, name) = show {
-            let catalog = self.database.catalog();
+            let catalog = self.catalog();
             let entry = catalog.require(*kind, name)?;
-            return text_rows(&create_schema(), &[vec![entry.name.clone(), catalog.create_statement(entry)]]);
+            let name = catalog.full_name(entry);
+            return text_rows(&create_schema(), &[vec![name, catalog.create_statement(entry)]]);
         }
         let sql = self.show_query(show)?;
         let stream = self.rows(&*parse_query(&sql)?, &sql).await?;

@@ -173,16 +173,16 @@ impl Session {
     fn followed(&self, what: &SubscribeTo, text: &str) -> Result<(Target, SchemaRef)> {
         match what {
             SubscribeTo::Relation(name) => {
-                let catalog = self.database.catalog();
+                let catalog = self.catalog();
                 let entry = catalog.require_relation(name)?;
                 let schema = entry.schema().ok_or_else(|| Error::internal("a relation without columns"))?;
                 if entry.is_collection() {
-                    return Ok((Target::Collection(entry.id.collection(), entry.name.clone()), schema));
+                    return Ok((Target::Collection(entry.id.collection(), catalog.full_name(entry)), schema));
                 }
-                let query = parse_query(&format!("SELECT * FROM {}", crate::names::quote(&entry.name)))?;
+                let query = parse_query(&format!("SELECT * FROM {}", catalog.qualified(entry)))?;
                 let plan = self.with_planner(|p| p.plan_materialized_view(&query, &[], ""))?;
                 let schema = Arc::clone(&plan.schema);
-                Ok((Target::Query(Box::new((plan.plan, plan.schema)), entry.name.clone()), schema))
+                Ok((Target::Query(Box::new((plan.plan, plan.schema)), catalog.full_name(entry)), schema))
             }
             SubscribeTo::Query { query, text: own } => {
                 let plan = self.with_planner(|p| p.plan_materialized_view(query, &[], text))?;

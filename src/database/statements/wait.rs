@@ -8,7 +8,6 @@ use crate::connectors::registry;
 use crate::database::{Notice, Outcome, Session, connect};
 use crate::engine::check::check_view;
 use crate::error::{Error, Result, SqlState};
-use crate::names::quote;
 use crate::sql::Name;
 use crate::sql::ast::{ObjectKind, VerifySink, WaitForSink};
 use crate::sql::catalog::Object;
@@ -19,7 +18,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 impl Session {
     pub(crate) async fn check_view(&mut self, name: &Name) -> Result<Outcome> {
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         let entry = Arc::clone(catalog.require(ObjectKind::MaterializedView, name)?);
         if let Some(error) = self.database.failed.lock().get(&entry.id) {
             return Err(error.clone());
@@ -36,7 +35,7 @@ impl Session {
     }
 
     pub(crate) async fn wait_for_sink(&mut self, wait: &WaitForSink) -> Result<Outcome> {
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         let entry = Arc::clone(catalog.require(ObjectKind::Sink, &wait.name)?);
         let Object::Sink(sink) = &entry.object else { return Err(Error::internal("a sink is not a sink")) };
         let followed = sink.from.collection();
@@ -74,10 +73,10 @@ impl Session {
     }
 
     pub(crate) async fn verify_sink(&mut self, verify: &VerifySink) -> Result<Outcome> {
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         let entry = Arc::clone(catalog.require(ObjectKind::Sink, &verify.name)?);
         let Object::Sink(sink) = &entry.object else { return Err(Error::internal("a sink is not a sink")) };
-        let definition = connect::sink_definition(&catalog, &entry.name, sink)?;
+        let definition = connect::sink_definition(&catalog, &catalog.full_name(&entry), sink)?;
         let (from, schema) = connect::followed_schema(&catalog, sink)?;
         let key = connect::sink_key(sink, &schema)?;
         if !registry::sink(&definition, &schema, &key)?.verifies() {
@@ -123,6 +122,6 @@ impl Session {
             return Ok(Outcome::Done { tag: "VERIFY SINK".into(), notices: vec![notice] });
         }
         let error = Error::new(SqlState::DATA_CORRUPTED, what).with_detail(detail);
-        Err(error.with_hint(format!("VERIFY SINK {} REPAIR makes them equal.", quote(&entry.name))))
+        Err(error.with_hint(format!("VERIFY SINK {} REPAIR makes them equal.", catalog.qualified(&entry))))
     }
 }

@@ -38,7 +38,7 @@ fn sink_commits(database: &Database) -> Result<Vec<Vec<Cell>>> {
     let catalog = database.catalog();
     let of_sinks = catalog.of_kind(ObjectKind::Sink).into_iter().flat_map(|e| {
         let commits = database.workers.commits(e.id);
-        commits.into_iter().map(|commit| row(&e.name, &commit)).collect::<Vec<_>>()
+        commits.into_iter().map(|commit| row(&catalog.full_name(e), &commit)).collect::<Vec<_>>()
     });
     Ok(of_sinks.collect())
 }

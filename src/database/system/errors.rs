@@ -62,13 +62,14 @@ fn rows(database: &Database) -> Result<Vec<Vec<Cell>>> {
             rows.push(vec![text(0, row), text(1, row), text(2, row), text(3, row), raw, text(5, row), at]);
         }
     }
-    for entry in database.catalog().entries() {
+    let catalog = database.catalog();
+    for entry in catalog.entries() {
         if !matches!(entry.object, Object::MaterializedView(_)) {
             continue;
         }
         let view = |error: &Error, position: String| {
             vec![
-                Cell::text(&entry.name),
+                Cell::text(catalog.full_name(entry)),
                 Cell::text("materialized view"),
                 Cell::text(error.sqlstate.0),
                 Cell::text(error.to_string()),

@@ -31,8 +31,7 @@ pub(crate) use subscriptions::{Following, Subscriptions};
 
 use crate::database::{Database, pg_catalog};
 use crate::error::{Error, Result};
-use crate::sql::Catalog;
-use crate::sql::plan::SystemCatalog;
+use crate::sql::plan::{SessionInfo, SystemCatalog};
 
 /// A system relation: its name, its columns, and how its rows are had.
 pub(crate) struct Definition {
@@ -56,25 +55,22 @@ fn definitions() -> impl Iterator<Item = &'static Definition> {
 /// Everything that queries can name besides what users have created, as one session sees it.
 pub(crate) struct SystemRelations {
     database: Weak<Database>,
-    user: String,
-    name: String,
+    session: SessionInfo,
     settings: Vec<(String, String, String)>,
     /// What PostgreSQL's own relations tell; made when a query names one.
     context: OnceLock<Arc<pg_catalog::Context>>,
 }
 
 impl Database {
-    /// The system relations for a session of this user, in a database that the client calls `name`.
+    /// The system relations for a session.
     pub(crate) fn system(
         &self,
-        user: &str,
-        name: &str,
+        session: &SessionInfo,
         settings: Vec<(String, String, String)>,
     ) -> SystemRelations {
         SystemRelations {
             database: Weak::clone(&self.me),
-            user: user.to_string(),
-            name: name.to_string(),
+            session: session.clone(),
             settings,
             context: OnceLock::new(),
         }
@@ -85,11 +81,11 @@ impl SystemRelations {
     fn context(&self) -> &Arc<pg_catalog::Context> {
         self.context.get_or_init(|| {
             let database = self.database.upgrade();
-            let catalog = database.as_ref().map(|d| Catalog::clone(&d.catalog()));
+            let catalog = database.as_ref().map(|d| self.session.sees(&d.catalog()));
             Arc::new(pg_catalog::Context {
                 catalog: catalog.unwrap_or_default(),
-                user: self.user.clone(),
-                database: self.name.clone(),
+                user: self.session.user.clone(),
+                database: self.session.database.clone(),
                 settings: self.settings.clone(),
                 system: definitions().map(|d| (d.name.to_string(), cells::schema(d.columns))).collect(),
                 tick: database.map_or(0, |d| d.engine.tick()),

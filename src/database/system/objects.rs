@@ -70,9 +70,9 @@ pub(super) const RELATIONS: &[Definition] = &[
     },
 ];
 
-/// The name of an object.
+/// The name of an object, with its schema unless that is `public`.
 pub(super) fn name_of(catalog: &Catalog, id: ObjectId) -> Cell {
-    Cell::or_null(catalog.get(id), |e| Cell::text(&e.name))
+    Cell::or_null(catalog.get(id), |e| Cell::text(catalog.full_name(e)))
 }
 
 fn comment(entry: &Entry) -> Cell {
@@ -92,7 +92,7 @@ fn tables(database: &Database) -> Result<Vec<Vec<Cell>>> {
         let rows = snapshot.collection(e.id.collection()).map(|c| c.num_rows());
         Some(vec![
             Cell::int(e.id.0),
-            Cell::text(&e.name),
+            Cell::text(catalog.full_name(e)),
             Cell::or_null(table.source.as_ref(), |(id, _)| name_of(catalog, *id)),
             Cell::or_null(rows, Cell::int),
             comment(e),
@@ -101,9 +101,9 @@ fn tables(database: &Database) -> Result<Vec<Vec<Cell>>> {
 }
 
 fn views(database: &Database) -> Result<Vec<Vec<Cell>>> {
-    each(database, |_, e| {
+    each(database, |catalog, e| {
         let Object::View(view) = &e.object else { return None };
-        Some(vec![Cell::int(e.id.0), Cell::text(&e.name), Cell::text(&view.query), comment(e)])
+        Some(vec![Cell::int(e.id.0), Cell::text(catalog.full_name(e)), Cell::text(&view.query), comment(e)])
     })
 }
 
@@ -113,7 +113,7 @@ fn columns(database: &Database) -> Result<Vec<Vec<Cell>>> {
     for entry in catalog.entries() {
         for (i, c) in entry.columns().unwrap_or_default().iter().enumerate() {
             rows.push(vec![
-                Cell::text(&entry.name),
+                Cell::text(catalog.full_name(entry)),
                 Cell::int(i + 1),
                 Cell::text(&c.name),
                 Cell::text(c.data_type.to_string()),
@@ -131,7 +131,7 @@ fn connections(database: &Database) -> Result<Vec<Vec<Cell>>> {
         let Object::Connection(connection) = &e.object else { return None };
         Some(vec![
             Cell::int(e.id.0),
-            Cell::text(&e.name),
+            Cell::text(catalog.full_name(e)),
             Cell::text(&connection.kind),
             Cell::int(catalog.dependants(e.id).len()),
             comment(e),
@@ -140,9 +140,9 @@ fn connections(database: &Database) -> Result<Vec<Vec<Cell>>> {
 }
 
 fn secrets(database: &Database) -> Result<Vec<Vec<Cell>>> {
-    each(database, |_, e| {
+    each(database, |catalog, e| {
         let Object::Secret(_) = &e.object else { return None };
-        Some(vec![Cell::int(e.id.0), Cell::text(&e.name), comment(e)])
+        Some(vec![Cell::int(e.id.0), Cell::text(catalog.full_name(e)), comment(e)])
     })
 }
 
@@ -151,7 +151,7 @@ fn indexes(database: &Database) -> Result<Vec<Vec<Cell>>> {
         let Object::Index(index) = &e.object else { return None };
         Some(vec![
             Cell::int(e.id.0),
-            Cell::text(&e.name),
+            Cell::text(catalog.full_name(e)),
             name_of(catalog, index.on),
             Cell::text(index.columns.join(", ")),
         ])

@@ -92,7 +92,7 @@ fn sources(database: &Database) -> Result<Vec<Vec<Cell>>> {
         let s = values(database, e);
         Some(vec![
             Cell::int(e.id.0),
-            Cell::text(&e.name),
+            Cell::text(catalog.full_name(e)),
             Cell::text(&source.kind),
             Cell::text(s.state),
             Cell::int(s.rows),
@@ -125,7 +125,7 @@ fn sinks(database: &Database) -> Result<Vec<Vec<Cell>>> {
         let s = values(database, e);
         Some(vec![
             Cell::int(e.id.0),
-            Cell::text(&e.name),
+            Cell::text(catalog.full_name(e)),
             Cell::text(&sink.kind),
             name_of(&catalog, sink.from),
             target(&sink.options),
@@ -161,7 +161,7 @@ fn materialized_views(database: &Database) -> Result<Vec<Vec<Cell>>> {
         };
         Some(vec![
             Cell::int(e.id.0),
-            Cell::text(&e.name),
+            Cell::text(catalog.full_name(e)),
             Cell::text(state),
             Cell::or_null(collection, |c| Cell::int(c.num_rows())),
             Cell::or_null(numbers, |n| Cell::int(n.state_rows)),

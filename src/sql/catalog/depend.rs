@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Catalog, Entry, ObjectId};
+use super::{Catalog, Entry, Namespace, ObjectId};
 use crate::declared::OptionValue;
 use crate::error::{Error, Result, SqlState};
-use crate::names::Name;
+use crate::names::{Name, PUBLIC};
 use crate::sql::ast::ObjectKind;
 use crate::sql::catalog::Object;
 
@@ -20,11 +20,18 @@ pub struct DropOrder {
 }
 
 impl Catalog {
-    /// The objects that need this one directly, oldest first. A secret is needed by whatever names it in its options.
+    /// The objects that need this one directly, oldest first. A secret is needed by whatever names it in its options,
+    /// a schema by whatever is in it.
     pub fn dependants(&self, id: ObjectId) -> Vec<&Arc<Entry>> {
-        let secret = self.get(id).filter(|e| e.kind() == ObjectKind::Secret);
+        let kind = self.get(id).map(|e| e.kind());
+        let secret = self.get(id).filter(|_| kind == Some(ObjectKind::Secret));
+        let is_in = |e: &Entry| {
+            kind == Some(ObjectKind::Schema) && e.schema == id && Namespace::of(e.kind()).is_by_schema()
+        };
         self.entries()
-            .filter(|e| e.uses.contains(&id) || secret.is_some_and(|s| names_secret(&e.object, &s.name)))
+            .filter(|e| {
+                e.uses.contains(&id) || is_in(e) || secret.is_some_and(|s| names_secret(&e.object, &s.name))
+            })
             .collect()
     }
 
@@ -49,7 +56,7 @@ impl Catalog {
         }
         let dropped = ids.first().and_then(|id| self.get(*id));
         let what = match (dropped, ids.len()) {
-            (Some(entry), 1) => format!("{} {}", entry.kind().noun(), entry.name),
+            (Some(entry), 1) => format!("{} {}", entry.kind().noun(), self.shown(entry)),
             _ => "desired object(s)".to_string(),
         };
         let details: Vec<_> = cascaded
@@ -62,9 +69,9 @@ impl Catalog {
                     format!(
                         "{} {} depends on {} {}",
                         dependant.kind().noun(),
-                        dependant.name,
+                        self.shown(dependant),
                         needed.kind().noun(),
-                        needed.name
+                        self.shown(needed)
                     )
                 })
             })
@@ -123,7 +130,7 @@ fn names_secret(object: &Object, secret: &str) -> bool {
     options.iter().any(|(_, value)| match value {
         OptionValue::Secret(name) => {
             *name == Name::bare(secret).to_string()
-                || *name == Name { schema: Some("public".into()), name: secret.into() }.to_string()
+                || *name == Name::qualified(PUBLIC, secret).to_string()
         }
         OptionValue::Literal(_) => false,
     })

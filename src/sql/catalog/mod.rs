@@ -1,11 +1,12 @@
 //! What was created: an immutable snapshot of all objects, cheap to clone, changed by making a new one.
 //!
-//! Everything a user creates is in schema `public`. Tables, sources, views, materialized views and indexes share
-//! one namespace, as relations do in PostgreSQL; sinks, connections and secrets have one each.
+//! Tables, sources, views, materialized views and indexes of a schema share one namespace, as relations do in
+//! PostgreSQL; its sinks have one of their own. Connections, secrets and schemas have one each in the whole database.
 //! The schemas `tidemill`, `pg_catalog` and `information_schema` are the database layer's.
 
 mod depend;
 mod object;
+mod schemas;
 mod show;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,19 +19,42 @@ pub use object::{
     View,
 };
 
+pub use schemas::{PathSchema, Place, no_schema};
+
 use crate::error::{Error, Result, SqlState};
-use crate::names::{Name, PUBLIC, SYSTEM_SCHEMAS};
+use crate::names::{Name, PUBLIC};
 use crate::sql::ast::ObjectKind;
+use schemas::{PUBLIC_SCHEMA, Scope};
 
-/// All objects at one moment.
+/// All objects at one moment, as one session sees them: `search_path` says what names without a schema mean.
 #[derive(Clone, Debug, Default)]
-pub struct Catalog(Arc<Maps>);
+pub struct Catalog {
+    maps: Arc<Maps>,
+    scope: Arc<Scope>,
+}
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Maps {
     by_id: BTreeMap<ObjectId, Arc<Entry>>,
-    by_name: HashMap<(Namespace, String), ObjectId>,
+    by_name: HashMap<(Namespace, ObjectId, String), ObjectId>,
     next_id: u64,
+}
+
+impl Default for Maps {
+    /// Nothing but schema `public`.
+    fn default() -> Self {
+        let public = Arc::clone(&PUBLIC_SCHEMA);
+        Maps {
+            by_name: HashMap::from([(key(&public), public.id)]),
+            by_id: BTreeMap::from([(public.id, public)]),
+            next_id: 0,
+        }
+    }
+}
+
+/// What nothing else may be called.
+fn key(entry: &Entry) -> (Namespace, ObjectId, String) {
+    (Namespace::of(entry.kind()), entry.schema, entry.name.clone())
 }
 
 /// Kinds whose names may not clash.
@@ -40,6 +64,7 @@ enum Namespace {
     Sink,
     Connection,
     Secret,
+    Schema,
 }
 
 impl Namespace {
@@ -53,6 +78,7 @@ impl Namespace {
             ObjectKind::Sink => Namespace::Sink,
             ObjectKind::Connection => Namespace::Connection,
             ObjectKind::Secret => Namespace::Secret,
+            ObjectKind::Schema => Namespace::Schema,
         }
     }
 }
@@ -66,10 +92,9 @@ impl Catalog {
         let mut maps = Maps { next_id, ..Maps::default() };
         for entry in entries {
             maps.next_id = maps.next_id.max(entry.id.0 + 1);
-            let key = (Namespace::of(entry.kind()), entry.name.clone());
             let id = entry.id;
-            let name_taken = maps.by_name.insert(key, id).is_some();
-            let id_taken = maps.by_id.insert(id, Arc::new(entry)).is_some();
+            let name_taken = maps.by_name.insert(key(&entry), id).is_some_and(|_| id != ObjectId::PUBLIC);
+            let id_taken = maps.by_id.insert(id, Arc::new(entry)).is_some_and(|_| id != ObjectId::PUBLIC);
             if name_taken || id_taken {
                 return Err(Error::new(
                     SqlState::DATA_CORRUPTED,
@@ -77,17 +102,17 @@ impl Catalog {
                 ));
             }
         }
-        Ok(Catalog(Arc::new(maps)))
+        Ok(Catalog { maps: Arc::new(maps), scope: Arc::default() })
     }
 
     /// The first id that was never given away: what is stored so that ids are not reused after a restart.
     pub fn next_id(&self) -> u64 {
-        self.0.next_id.max(1)
+        self.maps.next_id.max(1)
     }
 
     /// Gives away an id. Ids are positive and never reused.
     pub fn allocate(&mut self) -> ObjectId {
-        let maps = Arc::make_mut(&mut self.0);
+        let maps = Arc::make_mut(&mut self.maps);
         let id = maps.next_id.max(1);
         maps.next_id = id + 1;
         ObjectId(id)
@@ -95,12 +120,12 @@ impl Catalog {
 
     /// An object by its id.
     pub fn get(&self, id: ObjectId) -> Option<&Arc<Entry>> {
-        self.0.by_id.get(&id)
+        self.maps.by_id.get(&id)
     }
 
     /// All objects, oldest first.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.0.by_id.values()
+        self.maps.by_id.values()
     }
 
     /// All objects of a kind, by name.
@@ -123,9 +148,17 @@ impl Catalog {
     /// An object of a kind by name.
     ///
     /// # Errors
-    /// 42P01 or 42704 when there is none, 42809 when the name is that of another kind of relation.
+    /// 42P01, 42704 or 3F000 when there is none, 42809 when the name is that of another kind of relation, 0A000 for
+    /// another database.
     pub fn require(&self, kind: ObjectKind, name: &Name) -> Result<&Arc<Entry>> {
-        let Some(entry) = self.lookup(Namespace::of(kind), name) else { return Err(undefined(kind, name)) };
+        self.check_database(name)?;
+        let namespace = Namespace::of(kind);
+        let Some(entry) = self.lookup(namespace, name) else {
+            return Err(match &name.schema {
+                Some(schema) if namespace.is_by_schema() && !self.has_schema(schema) => no_schema(schema),
+                _ => undefined(kind, name),
+            });
+        };
         if entry.kind() == kind {
             return Ok(entry);
         }
@@ -140,8 +173,9 @@ impl Catalog {
     /// A relation that can be read, by name.
     ///
     /// # Errors
-    /// 42P01 when there is none, 42809 when it is an index.
+    /// 42P01 when there is none, 42809 when it is an index, 0A000 for another database.
     pub fn require_relation(&self, name: &Name) -> Result<&Arc<Entry>> {
+        self.check_database(name)?;
         match self.lookup(Namespace::Relation, name) {
             None => Err(undefined_relation(name)),
             Some(entry) if entry.kind() == ObjectKind::Index => Err(Error::new(
@@ -153,43 +187,16 @@ impl Catalog {
         }
     }
 
-    /// Where a new object of this kind and name goes; answers with the name inside its schema.
-    ///
-    /// # Errors
-    /// 42P07 or 42710 when the name is taken, 3F000 or 42501 when its schema cannot take it.
-    pub fn check_free(&self, kind: ObjectKind, name: &Name) -> Result<String> {
-        match name.schema.as_deref() {
-            None | Some(PUBLIC) => {}
-            Some(schema) if SYSTEM_SCHEMAS.contains(&schema) => {
-                return Err(Error::new(
-                    SqlState("42501"),
-                    format!("permission denied to create \"{schema}.{}\"", name.name),
-                )
-                .with_detail("System schemas cannot be changed."));
-            }
-            Some(schema) => {
-                return Err(Error::new(
-                    SqlState::INVALID_SCHEMA_NAME,
-                    format!("schema \"{schema}\" does not exist"),
-                ));
-            }
-        }
-        match self.lookup(Namespace::of(kind), name) {
-            None => Ok(name.name.clone()),
-            Some(taken) => Err(already_exists(taken)),
-        }
-    }
-
     /// Adds an object.
     ///
     /// # Errors
     /// 42P07 or 42710 when its name is taken.
     pub fn insert(&mut self, entry: Entry) -> Result<()> {
-        let key = (Namespace::of(entry.kind()), entry.name.clone());
-        if let Some(taken) = self.0.by_name.get(&key).and_then(|id| self.get(*id)) {
+        let key = key(&entry);
+        if let Some(taken) = self.maps.by_name.get(&key).and_then(|id| self.get(*id)) {
             return Err(already_exists(taken));
         }
-        let maps = Arc::make_mut(&mut self.0);
+        let maps = Arc::make_mut(&mut self.maps);
         maps.next_id = maps.next_id.max(entry.id.0 + 1);
         maps.by_name.insert(key, entry.id);
         maps.by_id.insert(entry.id, Arc::new(entry));
@@ -204,14 +211,13 @@ impl Catalog {
         let Some(old) = self.get(entry.id).cloned() else {
             return Err(Error::internal(format!("object {} is not in the catalog", entry.id.0)));
         };
-        let old_key = (Namespace::of(old.kind()), old.name.clone());
-        let key = (Namespace::of(entry.kind()), entry.name.clone());
+        let (old_key, key) = (key(&old), key(&entry));
         if key != old_key
-            && let Some(taken) = self.0.by_name.get(&key).and_then(|id| self.get(*id))
+            && let Some(taken) = self.maps.by_name.get(&key).and_then(|id| self.get(*id))
         {
             return Err(already_exists(taken));
         }
-        let maps = Arc::make_mut(&mut self.0);
+        let maps = Arc::make_mut(&mut self.maps);
         maps.by_name.remove(&old_key);
         maps.by_name.insert(key, entry.id);
         maps.by_id.insert(entry.id, Arc::new(entry));
@@ -220,25 +226,44 @@ impl Catalog {
 
     /// Removes an object; whoever calls it has removed what depends on it before.
     pub fn remove(&mut self, id: ObjectId) -> Option<Arc<Entry>> {
-        let maps = Arc::make_mut(&mut self.0);
+        let maps = Arc::make_mut(&mut self.maps);
         let entry = maps.by_id.remove(&id)?;
-        maps.by_name.remove(&(Namespace::of(entry.kind()), entry.name.clone()));
+        maps.by_name.remove(&key(&entry));
         Some(entry)
     }
 
     fn lookup(&self, namespace: Namespace, name: &Name) -> Option<&Arc<Entry>> {
         match name.schema.as_deref() {
-            None | Some(PUBLIC) => {
-                // A borrowed key would need a second map type; names are short and look-ups are per statement.
-                self.0.by_name.get(&(namespace, name.name.clone())).and_then(|id| self.0.by_id.get(id))
+            Some(schema) if namespace.is_by_schema() => {
+                self.schema(schema).and_then(|schema| self.at(namespace, schema.id, &name.name))
             }
+            None if namespace.is_by_schema() => self.path().iter().find_map(|schema| match schema {
+                PathSchema::Users(id) => self.at(namespace, *id, &name.name),
+                PathSchema::System(_) => None,
+            }),
+            None | Some(PUBLIC) => self.at(namespace, ObjectId::PUBLIC, &name.name),
             Some(_) => None,
         }
+    }
+
+    /// What is at a place.
+    fn at(&self, namespace: Namespace, schema: ObjectId, name: &str) -> Option<&Arc<Entry>> {
+        // A borrowed key would need a second map type; names are short and look-ups are per statement.
+        let key = (namespace, schema, name.to_string());
+        self.maps.by_name.get(&key).and_then(|id| self.maps.by_id.get(id))
+    }
+
+    /// A relation of a schema that can be read (no index).
+    pub fn relation_in(&self, schema: ObjectId, name: &str) -> Option<&Arc<Entry>> {
+        self.at(Namespace::Relation, schema, name).filter(|e| e.kind() != ObjectKind::Index)
     }
 }
 
 fn already_exists(taken: &Entry) -> Error {
     match Namespace::of(taken.kind()) {
+        Namespace::Schema => {
+            Error::new(SqlState::DUPLICATE_SCHEMA, format!("schema \"{}\" already exists", taken.name))
+        }
         Namespace::Relation => {
             Error::new(SqlState::DUPLICATE_TABLE, format!("relation \"{}\" already exists", taken.name))
         }
@@ -251,23 +276,16 @@ fn already_exists(taken: &Entry) -> Error {
 
 /// `relation "x" does not exist`
 pub fn undefined_relation(name: &Name) -> Error {
-    let shown = match &name.schema {
-        Some(schema) => format!("{schema}.{}", name.name),
-        None => name.name.clone(),
-    };
-    Error::new(SqlState::UNDEFINED_TABLE, format!("relation \"{shown}\" does not exist"))
+    Error::new(SqlState::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", name.shown()))
 }
 
 fn undefined(kind: ObjectKind, name: &Name) -> Error {
-    let shown = match &name.schema {
-        Some(schema) => format!("{schema}.{}", name.name),
-        None => name.name.clone(),
-    };
     let state = match Namespace::of(kind) {
+        Namespace::Schema => SqlState::INVALID_SCHEMA_NAME,
         Namespace::Relation if kind != ObjectKind::Index => SqlState::UNDEFINED_TABLE,
         _ => SqlState::UNDEFINED_OBJECT,
     };
-    Error::new(state, format!("{} \"{shown}\" does not exist", kind.noun()))
+    Error::new(state, format!("{} \"{}\" does not exist", kind.noun(), name.shown()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use super::Place;
 use crate::declared::{Envelope, FormatSpec, Include, OnError, OptionList};
 use crate::engine::CollectionId;
 use crate::sql::ast::ObjectKind;
@@ -17,6 +18,13 @@ use crate::types::SqlType;
 pub struct ObjectId(pub u64);
 
 impl ObjectId {
+    /// Schema `public`, which is always there.
+    pub const PUBLIC: ObjectId = ObjectId(0);
+
+    fn is_public(&self) -> bool {
+        *self == ObjectId::PUBLIC
+    }
+
     /// The collection that holds a relation's rows.
     pub fn collection(self) -> CollectionId {
         CollectionId(self.0)
@@ -34,12 +42,20 @@ impl From<CollectionId> for ObjectId {
     }
 }
 
+/// What entries are in that were stored before there were schemas.
+fn public() -> ObjectId {
+    ObjectId::PUBLIC
+}
+
 /// An object and what every object has.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// Its identity.
     pub id: ObjectId,
-    /// Its name in schema `public`.
+    /// The schema it is in; that of `public`, too, for what is in none.
+    #[serde(default = "public", skip_serializing_if = "ObjectId::is_public")]
+    pub schema: ObjectId,
+    /// Its name in its schema.
     pub name: String,
     /// Who made it.
     pub owner: String,
@@ -73,6 +89,8 @@ pub enum Object {
     Sink(Sink),
     /// An index: look-ups are fast without one; it is kept for its name.
     Index(Index),
+    /// A schema.
+    Schema,
 }
 
 /// A column of a relation.
@@ -258,17 +276,24 @@ pub struct Index {
 
 impl Entry {
     /// A new object without comment.
-    pub fn new(id: ObjectId, name: impl Into<String>, owner: impl Into<String>, object: Object) -> Self {
+    pub fn new(id: ObjectId, place: impl Into<Place>, owner: impl Into<String>, object: Object) -> Self {
         let uses = object.uses();
+        let Place { schema, name } = place.into();
         Entry {
             id,
-            name: name.into(),
+            schema,
+            name,
             owner: owner.into(),
             comment: None,
             column_comments: BTreeMap::new(),
             uses,
             object,
         }
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        Place { schema: self.schema, name: self.name.clone() }
     }
 
     /// What kind of object it is.
@@ -282,6 +307,7 @@ impl Entry {
             Object::MaterializedView(_) => ObjectKind::MaterializedView,
             Object::Sink(_) => ObjectKind::Sink,
             Object::Index(_) => ObjectKind::Index,
+            Object::Schema => ObjectKind::Schema,
         }
     }
 
@@ -328,9 +354,11 @@ impl Object {
             Object::Source(s) => s.connection.into_iter().chain(s.registry).collect(),
             Object::Sink(s) => std::iter::once(s.from).chain(s.connection).chain(s.registry).collect(),
             Object::Index(i) => vec![i.on],
-            Object::Secret(_) | Object::Connection(_) | Object::View(_) | Object::MaterializedView(_) => {
-                Vec::new()
-            }
+            Object::Secret(_)
+            | Object::Connection(_)
+            | Object::View(_)
+            | Object::MaterializedView(_)
+            | Object::Schema => Vec::new(),
         }
     }
 }

@@ -7,8 +7,9 @@ use crate::names::{quote, quote_literal};
 impl Catalog {
     /// The statement that makes this object. A secret's value is never in it.
     pub fn create_statement(&self, entry: &Entry) -> String {
-        let name = quote(&entry.name);
+        let name = self.name_of(entry.id);
         match &entry.object {
+            Object::Schema => format!("CREATE SCHEMA {name}"),
             Object::Secret(_) => format!("CREATE SECRET {name} AS '********'"),
             Object::Connection(c) => {
                 let mut sql = format!("CREATE CONNECTION {name} TO {}", c.kind.to_ascii_uppercase());
@@ -33,15 +34,21 @@ impl Catalog {
             }
             Object::Sink(_) => self.create_sink(entry),
             Object::Index(i) => format!(
-                "CREATE INDEX {name} ON {} ({})",
+                "CREATE INDEX {} ON {} ({})",
+                quote(&entry.name),
                 self.name_of(i.on),
                 i.columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ")
             ),
         }
     }
 
+    /// An object's name as SQL: with its schema, unless that is `public`.
     fn name_of(&self, id: ObjectId) -> String {
-        self.get(id).map_or_else(|| "?".to_string(), |e| quote(&e.name))
+        match self.get(id) {
+            Some(entry) if entry.schema == ObjectId::PUBLIC => quote(&entry.name),
+            Some(entry) => self.qualified(entry).to_string(),
+            None => "?".to_string(),
+        }
     }
 
     fn push_endpoint(
@@ -72,7 +79,7 @@ impl Catalog {
 
     fn create_source(&self, entry: &Entry) -> String {
         let Object::Source(s) = &entry.object else { return String::new() };
-        let mut sql = format!("CREATE SOURCE {}", quote(&entry.name));
+        let mut sql = format!("CREATE SOURCE {}", self.name_of(entry.id));
         let declared = &s.columns[..s.columns.len().saturating_sub(s.includes.len())];
         if !declared.is_empty() {
             sql.push(' ');
@@ -108,7 +115,7 @@ impl Catalog {
 
     fn create_sink(&self, entry: &Entry) -> String {
         let Object::Sink(s) = &entry.object else { return String::new() };
-        let mut sql = format!("CREATE SINK {} FROM {} INTO ", quote(&entry.name), self.name_of(s.from));
+        let mut sql = format!("CREATE SINK {} FROM {} INTO ", self.name_of(entry.id), self.name_of(s.from));
         self.push_endpoint(&mut sql, &s.kind, s.connection, &s.options);
         if !s.key.is_empty() {
             let key: Vec<_> = s.key.iter().map(|c| quote(c)).collect();

@@ -41,7 +41,7 @@ fn shop() -> (Catalog, ObjectId, ObjectId, ObjectId) {
 #[test]
 fn names_are_found_and_taken_per_namespace() {
     let (mut catalog, t, ..) = shop();
-    let public = Name { schema: Some("public".into()), name: "t".into() };
+    let public = Name::qualified("public", "t");
     assert_eq!(catalog.require(ObjectKind::Table, &public).unwrap().id, t);
     let state = |r: Result<&Arc<Entry>>| r.unwrap_err().sqlstate.0;
     assert_eq!(state(catalog.require(ObjectKind::Table, &Name::bare("x"))), "42P01");
@@ -52,9 +52,9 @@ fn names_are_found_and_taken_per_namespace() {
     assert!(catalog.check_free(ObjectKind::Secret, &Name::bare("t")).is_ok());
     add(&mut catalog, "t", Object::Secret(Secret { value: "x".into() }), &[]);
     assert_eq!(catalog.check_free(ObjectKind::Secret, &Name::bare("t")).unwrap_err().sqlstate.0, "42710");
-    let other = Name { schema: Some("nope".into()), name: "n".into() };
+    let other = Name::qualified("nope", "n");
     assert_eq!(catalog.check_free(ObjectKind::Table, &other).unwrap_err().sqlstate.0, "3F000");
-    let system = Name { schema: Some("pg_catalog".into()), name: "n".into() };
+    let system = Name::qualified("pg_catalog", "n");
     assert_eq!(catalog.check_free(ObjectKind::Table, &system).unwrap_err().sqlstate.0, "42501");
 }
 
@@ -122,7 +122,9 @@ fn entries_are_stored_and_read_back() {
     let stored: Vec<String> = catalog.entries().map(|e| serde_json::to_string(e.as_ref()).unwrap()).collect();
     let entries = stored.iter().map(|s| serde_json::from_str::<Entry>(s).unwrap());
     let read = Catalog::from_entries(entries, next + 5).unwrap();
-    assert_eq!(read.entries().count(), 3);
+    // With schema `public`, which is always there.
+    assert_eq!(read.entries().count(), 4);
+    assert!(!stored[1].contains("\"schema\""), "what is in public is stored as it was before there were schemas");
     assert_eq!(read.next_id(), next + 5);
     assert_eq!(catalog.allocate().0, next);
     let twice = catalog.entries().chain(catalog.entries()).map(|e| e.as_ref().clone()).collect::<Vec<_>>();

@@ -29,15 +29,15 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
     ]
 }
 
-/// A function whose answer is the session's: `current_user`.
-pub fn constant(name: &str, session: &SessionInfo) -> Option<Arc<ScalarUDF>> {
+/// A function whose answer is the session's: `current_user`. `schema` is the one where it makes what it gives no schema.
+pub fn constant(name: &str, session: &SessionInfo, schema: Option<&str>) -> Option<Arc<ScalarUDF>> {
     let text = |value: &str| ScalarValue::Utf8View(Some(value.to_string()));
     let (value, volatility) = match name {
         "current_user" | "session_user" | "user" | "current_role" => {
             (text(&session.user), Volatility::Stable)
         }
         "current_database" | "current_catalog" => (text(&session.database), Volatility::Stable),
-        "current_schema" => (text("public"), Volatility::Stable),
+        "current_schema" => (ScalarValue::Utf8View(schema.map(str::to_string)), Volatility::Stable),
         "version" => (
             text(concat!("PostgreSQL 17.0 (Tidemill ", env!("CARGO_PKG_VERSION"), ")")),
             Volatility::Immutable,

@@ -5,9 +5,9 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{StatementParser, column_of, parse_query};
 use crate::error::{Error, Result, SqlState};
-use crate::names::{fold, quote};
+use crate::names::{Name, fold, quote};
 use crate::sql::ast::{
-    CheckDef, ColumnDef, CreateIndex, CreateSecret, CreateTable, CreateView, Statement, TableBody,
+    CheckDef, ColumnDef, CreateIndex, CreateSchema, CreateSecret, CreateTable, CreateView, Statement, TableBody,
 };
 use crate::types::sql_type_of;
 
@@ -40,10 +40,10 @@ impl StatementParser<'_> {
             return Err(Error::unsupported(format!("CREATE OR REPLACE {}", object.to_ascii_uppercase())));
         }
         match object.as_str() {
-            "secret" | "connection" | "source" | "sink" | "table" | "index" | "unique" => {
+            "secret" | "connection" | "source" | "sink" | "table" | "index" | "unique" | "schema" => {
                 self.p.advance_token();
             }
-            "schema" | "database" | "function" | "procedure" | "type" | "domain" | "sequence" | "role"
+            "database" | "function" | "procedure" | "type" | "domain" | "sequence" | "role"
             | "user" | "group" | "extension" | "trigger" | "rule" | "policy" | "aggregate" | "cast"
             | "collation" | "operator" | "statistics" | "publication" | "subscription" | "tablespace"
             | "server" | "foreign" | "event" | "text" | "language" | "alert" | "cluster" | "access"
@@ -58,6 +58,7 @@ impl StatementParser<'_> {
             "source" => self.create_source(),
             "sink" => self.create_sink(),
             "table" => self.create_table(),
+            "schema" => self.create_schema(),
             "unique" => Err(Error::unsupported("CREATE UNIQUE INDEX")),
             _ => self.create_index(),
         }
@@ -69,6 +70,20 @@ impl StatementParser<'_> {
         self.expect_word("as")?;
         let value = self.string()?;
         Ok(Statement::CreateSecret(CreateSecret { name, if_not_exists, value }))
+    }
+
+    fn create_schema(&mut self) -> Result<Statement> {
+        let if_not_exists = self.if_not_exists();
+        let named = self.peek_word().as_deref() != Some("authorization");
+        let name = if named { Some(self.name()?) } else { None };
+        let owner = if self.word("authorization") { Some(self.ident()?) } else { None };
+        // A schema that has no name of its own is called like its owner.
+        let Some(name) = name.or_else(|| owner.clone().map(Name::bare)) else { return Err(self.unexpected()) };
+        if matches!(self.peek_word().as_deref(), Some("create" | "grant")) {
+            return Err(Error::unsupported("CREATE SCHEMA with what it is to contain")
+                .with_hint("Create that in statements of their own."));
+        }
+        Ok(Statement::CreateSchema(CreateSchema { name, if_not_exists, owner }))
     }
 
     fn create_view(&mut self, or_replace: bool) -> Result<CreateView> {

@@ -1,14 +1,13 @@
 //! DROP, ALTER, COMMENT, SHOW of objects, TRUNCATE, and statements about one object.
 
-use datafusion::sql::sqlparser::tokenizer::Token;
-
 use super::StatementParser;
 use crate::error::{Error, Result};
+use crate::names::Name;
 use crate::sql::ast::{
     Alter, AlterChange, Comment, Drop, ObjectKind, Show, Statement, Truncate, VerifySink, WaitForSink,
 };
 
-const KINDS: [(&[&str], ObjectKind); 8] = [
+const KINDS: [(&[&str], ObjectKind); 9] = [
     (&["materialized", "view"], ObjectKind::MaterializedView),
     (&["secret"], ObjectKind::Secret),
     (&["connection"], ObjectKind::Connection),
@@ -17,6 +16,7 @@ const KINDS: [(&[&str], ObjectKind); 8] = [
     (&["view"], ObjectKind::View),
     (&["sink"], ObjectKind::Sink),
     (&["index"], ObjectKind::Index),
+    (&["schema"], ObjectKind::Schema),
 ];
 
 impl StatementParser<'_> {
@@ -29,7 +29,7 @@ impl StatementParser<'_> {
         }
         match self.peek_word().as_deref() {
             Some(
-                word @ ("schema" | "database" | "function" | "procedure" | "type" | "domain" | "sequence"
+                word @ ("database" | "function" | "procedure" | "type" | "domain" | "sequence"
                 | "role" | "user" | "group" | "extension" | "trigger" | "rule" | "policy"
                 | "aggregate" | "cast" | "collation" | "operator" | "statistics" | "publication"
                 | "subscription" | "tablespace" | "server" | "foreign" | "event" | "text"
@@ -70,6 +70,8 @@ impl StatementParser<'_> {
             AlterChange::Rename(self.ident()?)
         } else if self.words(&["owner", "to"]) {
             AlterChange::Owner(self.ident()?)
+        } else if kind != ObjectKind::Schema && self.words(&["set", "schema"]) {
+            AlterChange::SetSchema(self.ident()?)
         } else if matches!(kind, ObjectKind::Sink | ObjectKind::Source) && self.word("pause") {
             AlterChange::Pause
         } else if matches!(kind, ObjectKind::Sink | ObjectKind::Source) && self.word("resume") {
@@ -89,17 +91,10 @@ impl StatementParser<'_> {
     pub(super) fn comment(&mut self) -> Result<Statement> {
         self.expect_words(&["comment", "on"])?;
         let (kind, name, column) = if self.word("column") {
-            let mut name = self.name()?;
             // `schema.relation.column` or `relation.column`: the last part is the column.
-            let mut column = name.name.clone();
-            match name.schema.take() {
-                Some(relation) => name.name = relation,
-                None => return Err(self.unexpected()),
-            }
-            if self.p.consume_token(&Token::Period) {
-                column = self.ident()?;
-            }
-            (ObjectKind::Table, name, Some(column))
+            let Name { database: schema, schema: relation, name: column } = self.name()?;
+            let Some(relation) = relation else { return Err(self.unexpected()) };
+            (ObjectKind::Table, Name { schema, ..Name::bare(relation) }, Some(column))
         } else {
             (self.kind("COMMENT ON")?, self.name()?, None)
         };
@@ -121,6 +116,7 @@ impl StatementParser<'_> {
             (&["sinks"], ObjectKind::Sink),
             (&["indexes"], ObjectKind::Index),
             (&["indices"], ObjectKind::Index),
+            (&["schemas"], ObjectKind::Schema),
         ] {
             if self.words(words) {
                 return Ok(Statement::Show(Show::Objects(kind)));

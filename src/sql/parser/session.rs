@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{StatementParser, first_words};
 use crate::error::{Error, Result};
+use crate::names::{fold_str, quote};
 use crate::sql::ast::{Begin, Discard, Execute, Explain, Prepare, Set, Statement};
 
 impl StatementParser<'_> {
@@ -44,6 +45,8 @@ impl StatementParser<'_> {
         }
         let name = if self.word("names") {
             "client_encoding".to_string()
+        } else if self.word("schema") {
+            "search_path".to_string()
         } else if self.words(&["time", "zone"]) {
             "timezone".to_string()
         } else {
@@ -53,12 +56,12 @@ impl StatementParser<'_> {
             }
             name
         };
-        let value = self.setting_value()?;
+        let value = self.setting_value(name == "search_path")?;
         Ok(Statement::Set(Set::Variable { name, value, local }))
     }
 
-    /// One or several values, as one text; `None` for DEFAULT.
-    fn setting_value(&mut self) -> Result<Option<String>> {
+    /// One or several values, as one text; `None` for DEFAULT. Values that are `names` are quoted where they have to be.
+    fn setting_value(&mut self, names: bool) -> Result<Option<String>> {
         if self.word("default") {
             return Ok(None);
         }
@@ -68,6 +71,7 @@ impl StatementParser<'_> {
             let _ = !negative && s.p.consume_token(&Token::Plus);
             let text = match &s.p.peek_token_ref().token {
                 Token::Number(n, _) => format!("{}{n}", if negative { "-" } else { "" }),
+                Token::Word(w) if !negative && names && w.quote_style.is_none() => fold_str(&w.value),
                 Token::Word(w) if !negative => w.value.clone(),
                 _ if !negative => return s.string(),
                 _ => return Err(s.unexpected()),
@@ -75,6 +79,7 @@ impl StatementParser<'_> {
             s.p.advance_token();
             Ok(text)
         })?;
+        let values: Vec<_> = values.into_iter().map(|v| if names { quote(&v) } else { v }).collect();
         Ok(Some(values.join(", ")))
     }
 

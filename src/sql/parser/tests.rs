@@ -84,7 +84,8 @@ fn what_is_not_built_is_named() {
         ("create source s from kafka connection k (topic = 't') format xml", "FORMAT XML"),
         ("create sink s from mv into redshift connection r (table = 't')", "SINK INTO REDSHIFT"),
         ("create function f() returns int as 'x'", "CREATE FUNCTION"),
-        ("create schema s", "CREATE SCHEMA"),
+        ("create schema s create table t (a int)", "CREATE SCHEMA with what it is to contain"),
+        ("create sequence s", "CREATE SEQUENCE"),
         ("create table t (a int unique)", "column constraint UNIQUE"),
         ("create table t (a int references x)", "column constraint REFERENCES"),
         ("create table t (a serial)", "type serial"),
@@ -195,7 +196,7 @@ fn tables() {
     let sql = "CREATE TABLE public.t (id bigint, \"Name\" text NOT NULL DEFAULT 'x', ts timestamptz DEFAULT now(), \
                PRIMARY KEY (id, \"Name\"))";
     let Statement::CreateTable(t) = one(sql) else { panic!() };
-    assert_eq!(t.name, Name { schema: Some("public".into()), name: "t".into() });
+    assert_eq!(t.name, Name::qualified("public", "t"));
     let TableBody::Columns { columns, key, .. } = t.body else { panic!() };
     assert_eq!(key, ["id", "Name"]);
     assert!(columns[0].not_null);
@@ -309,7 +310,8 @@ fn settings_and_transactions() {
         value: value.map(Into::into),
         local,
     };
-    assert_eq!(set("set search_path to a, \"B\""), variable("search_path", Some("a, B"), false));
+    assert_eq!(set("set search_path to a, \"B\""), variable("search_path", Some("a, \"B\""), false));
+    assert_eq!(set("set schema 'a, b'"), variable("search_path", Some("\"a, b\""), false));
     assert_eq!(set("SET LOCAL x.y = -5"), variable("x.y", Some("-5"), true));
     assert_eq!(set("set time zone 'UTC'"), variable("timezone", Some("UTC"), false));
     assert_eq!(set("set names 'utf8'"), variable("client_encoding", Some("utf8"), false));

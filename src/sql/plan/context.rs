@@ -24,9 +24,9 @@ use super::unknown::UnknownOperands;
 use super::{Mentioned, Planner, Purpose, SessionInfo, SystemCatalog, output};
 use crate::engine::plan::CollectionSource;
 use crate::error::{Error, SqlState};
-use crate::names::{Name, PUBLIC};
+use crate::names::{Name, SYSTEM_SCHEMAS};
 use crate::sql::ast::ObjectKind;
-use crate::sql::catalog::{Catalog, Entry, Object, ObjectId, undefined_relation};
+use crate::sql::catalog::{Catalog, Entry, Object, ObjectId, PathSchema};
 use crate::sql::functions::{Functions, series, session};
 use crate::sql::parser;
 use crate::types::sql_type_of;
@@ -44,6 +44,12 @@ pub(super) struct Resolver<'a> {
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
     relation_planners: [Arc<dyn RelationPlanner>; 3],
     uses: Mentioned,
+}
+
+/// What a name means.
+enum Found<'a> {
+    System(Arc<dyn TableSource>),
+    Users(&'a Arc<Entry>),
 }
 
 thread_local! {
@@ -89,18 +95,18 @@ impl<'a> Resolver<'a> {
     }
 
     fn relation(&self, name: &Name) -> crate::Result<Arc<dyn TableSource>> {
-        if let Some(source) = self.system_relation(name) {
-            if self.purpose == Purpose::MaterializedView {
+        self.catalog.check_database(name)?;
+        let entry = match self.named(name) {
+            Some(Found::System(_)) if self.purpose == Purpose::MaterializedView => {
                 return Err(Error::new(
                     SqlState::FEATURE_NOT_SUPPORTED,
                     format!("a materialized view cannot read the system relation \"{}\"", name.name),
                 ));
             }
-            return Ok(source);
-        }
-        let entry = match name.schema.as_deref() {
-            None | Some(PUBLIC) => self.catalog.require_relation(name)?,
-            Some(_) => return Err(undefined_relation(name)),
+            Some(Found::System(source)) => return Ok(source),
+            Some(Found::Users(entry)) => entry,
+            // An index, or nothing.
+            None => self.catalog.require_relation(name)?,
         };
         self.uses.add(entry.id);
         match &entry.object {
@@ -114,15 +120,26 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// A system relation; those of `pg_catalog` are found without their schema, too.
-    fn system_relation(&self, name: &Name) -> Option<Arc<dyn TableSource>> {
-        let system = self.system?;
-        let provider = match name.schema.as_deref() {
-            None if name.name.starts_with("pg_") => system.table("pg_catalog", &name.name)?,
-            None | Some(PUBLIC) => return None,
-            Some(schema) => system.table(schema, &name.name)?,
+    /// What a name means, the system's relations included. Those of `pg_catalog` are found without their schema
+    /// before all others; what is in the schemas of the path follows, in their order.
+    fn named(&self, name: &Name) -> Option<Found<'_>> {
+        let system = |schema: &str| {
+            let provider = self.system?.table(schema, &name.name)?;
+            Some(Found::System(provider_as_source(provider)))
         };
-        Some(provider_as_source(provider))
+        let Some(schema) = name.schema.as_deref() else {
+            let first = if name.name.starts_with("pg_") { system("pg_catalog") } else { None };
+            return first.or_else(|| {
+                self.catalog.path().iter().find_map(|schema| match schema {
+                    PathSchema::System(schema) => system(schema),
+                    PathSchema::Users(id) => self.catalog.relation_in(*id, &name.name).map(Found::Users),
+                })
+            });
+        };
+        if SYSTEM_SCHEMAS.contains(&schema) {
+            return system(schema);
+        }
+        self.catalog.find_relation(name).map(Found::Users)
     }
 
     fn collection(&self, entry: &Entry) -> crate::Result<Arc<dyn TableSource>> {
@@ -142,7 +159,9 @@ impl<'a> Resolver<'a> {
             ));
         }
         VIEW_DEPTH.set(depth + 1);
-        let planner = Planner::new(self.catalog, self.session, self.system);
+        // Its text was written for the eyes of nobody in particular.
+        let catalog = self.catalog.unscoped();
+        let planner = Planner::new(&catalog, self.session, self.system);
         let planned =
             parser::parse_query(text).and_then(|query| planner.plan(&query, text, &[], self.purpose));
         VIEW_DEPTH.set(depth);
@@ -183,7 +202,9 @@ pub(super) fn inline_views(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 impl ContextProvider for Resolver<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-        let name = Name { schema: name.schema().map(str::to_string), name: name.table().to_string() };
+        let part = |part: Option<&str>| part.map(str::to_string);
+        let name =
+            Name { database: part(name.catalog()), schema: part(name.schema()), name: name.table().to_string() };
         Ok(self.relation(&name)?)
     }
 
@@ -215,7 +236,7 @@ impl ContextProvider for Resolver<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        session::constant(name, self.session)
+        session::constant(name, self.session, self.catalog.path_names().first().copied())
             .or_else(|| casts::marker(name))
             .or_else(|| self.functions.scalar(name))
             .or_else(|| self.system?.function(name))

@@ -1,7 +1,7 @@
 //! How relations in FROM are called: `s.t` is `t` to the rest of the query, and a list of column names may be shorter
 //! than the columns.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::common::Result;
@@ -15,27 +15,29 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::naming;
 use crate::error::{Error, SqlState};
-use crate::names::fold;
+use crate::names::{Name, SYSTEM_SCHEMAS, fold};
+use crate::sql::catalog::Catalog;
 use crate::sql::walk::walk_mut;
 
 /// Gives every relation that is named with its schema its bare name, by which `t.*` and `t.a` find it, and takes the
 /// schema off what is qualified with it. Two relations of one name in one FROM stay as they are.
-pub(super) fn unqualify(query: &mut Query) {
-    let mut names = Names::default();
+pub(super) fn unqualify(query: &mut Query, catalog: &Catalog) {
+    let mut names = Names { catalog, bare: HashMap::new(), twice: HashSet::new() };
     // The visitors never break off.
     let _ = walk_mut(query, &mut names);
     let _ = walk_mut(query, &mut Unqualify(names));
 }
 
-/// The bare name of a relation without an alias, and whether it was named with its schema.
-fn bare(factor: &TableFactor) -> Option<(&Ident, bool)> {
+/// The bare name of a relation, and the schema that it was named with.
+fn bare(factor: &TableFactor) -> Option<(&Ident, Option<&Ident>)> {
     match factor {
         TableFactor::Table { name, alias: None, args: None, .. } => {
-            Some((name.0.last()?.as_ident()?, name.0.len() > 1))
+            let schema = name.0.len().checked_sub(2).and_then(|i| name.0[i].as_ident());
+            Some((name.0.last()?.as_ident()?, schema))
         }
         TableFactor::Table { alias: Some(alias), .. }
         | TableFactor::Derived { alias: Some(alias), .. }
-        | TableFactor::NestedJoin { alias: Some(alias), .. } => Some((&alias.name, false)),
+        | TableFactor::NestedJoin { alias: Some(alias), .. } => Some((&alias.name, None)),
         _ => None,
     }
 }
@@ -52,35 +54,47 @@ fn each<'a>(item: &'a mut TableWithJoins, what: &mut dyn FnMut(&mut TableFactor)
 }
 
 /// What relations are called anywhere in a query.
-#[derive(Default)]
-struct Names {
-    /// Bare names of tables without an alias.
-    bare: HashSet<String>,
+struct Names<'a> {
+    catalog: &'a Catalog,
+    /// Bare names of tables without an alias, with the schemas that they were named with.
+    bare: HashMap<String, HashSet<Option<String>>>,
     /// Those that stand for two relations of one FROM.
     twice: HashSet<String>,
 }
 
-impl Names {
+impl Names<'_> {
     /// Whether a table can be meant by this name alone.
     fn is_one(&self, name: &Ident) -> bool {
         let name = fold(name);
-        self.bare.contains(&name) && !self.twice.contains(&name)
+        self.bare.contains_key(&name) && !self.twice.contains(&name)
+    }
+
+    /// Whether a table that is named somewhere in the query is in this schema.
+    fn is_in(&self, name: &Ident, schema: &Ident) -> bool {
+        let (name, schema) = (fold(name), fold(schema));
+        let Some(written) = self.bare.get(&name) else { return false };
+        written.contains(&Some(schema.clone()))
+            || (written.contains(&None)
+                && match self.catalog.find_relation(&Name::bare(name.as_str())) {
+                    Some(entry) => self.catalog.qualified(entry).schema.as_ref() == Some(&schema),
+                    None => SYSTEM_SCHEMAS.contains(&schema.as_str()),
+                })
     }
 }
 
-impl VisitorMut for Names {
+impl VisitorMut for Names<'_> {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let mut seen = HashSet::new();
         for item in &mut select.from {
             each(item, &mut |factor| {
-                let Some((name, _)) = bare(factor) else { return };
+                let Some((name, schema)) = bare(factor) else { return };
                 if !seen.insert(fold(name)) {
                     self.twice.insert(fold(name));
                 }
                 if matches!(factor, TableFactor::Table { alias: None, .. }) {
-                    self.bare.insert(fold(name));
+                    self.bare.entry(fold(name)).or_default().insert(schema.map(fold));
                 }
             });
         }
@@ -88,26 +102,27 @@ impl VisitorMut for Names {
     }
 }
 
-struct Unqualify(Names);
+struct Unqualify<'a>(Names<'a>);
 
-impl Unqualify {
+impl Unqualify<'_> {
     /// Takes what stands before the last `kept` parts of a name away.
     fn shorten(&self, parts: &mut Vec<Ident>, kept: usize) {
-        let relation = parts.len().checked_sub(kept).and_then(|i| parts.get(i));
-        if parts.len() > kept && relation.is_some_and(|name| self.0.is_one(name)) {
-            parts.drain(..parts.len() - kept);
+        let Some(before) = parts.len().checked_sub(kept).filter(|n| *n > 0) else { return };
+        let relation = &parts[before];
+        if self.0.is_one(relation) && self.0.is_in(relation, &parts[before - 1]) {
+            parts.drain(..before);
         }
     }
 }
 
-impl VisitorMut for Unqualify {
+impl VisitorMut for Unqualify<'_> {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         for item in &mut select.from {
             each(item, &mut |factor| {
                 let name = match bare(factor) {
-                    Some((name, true)) if self.0.is_one(name) => name.clone(),
+                    Some((name, Some(_))) if self.0.is_one(name) => name.clone(),
                     _ => return,
                 };
                 if let TableFactor::Table { alias, .. } = factor {

@@ -21,6 +21,7 @@ mod intervals;
 mod joins;
 mod literals;
 mod locate;
+mod mentions;
 mod named_windows;
 mod naming;
 mod order_names;
@@ -55,9 +56,10 @@ use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{self as sql, Query};
 
 pub use dml::{ChangePlan, ConflictAction, InsertPlan, RowExpressions, insert_columns};
-pub use windowed::relation_of as windowed_relation;
+pub use mentions::rename_relations;
 
 use crate::error::{Error, Result, SqlState};
+use crate::names::PUBLIC;
 use crate::sql::catalog::{Catalog, ObjectId};
 use crate::sql::parser::SourceText;
 use crate::types::SqlType;
@@ -78,11 +80,24 @@ pub struct SessionInfo {
     pub user: String,
     /// `current_database()`, `current_catalog`.
     pub database: String,
+    /// `search_path`: identifiers, `$user` among them.
+    pub search_path: Vec<String>,
+}
+
+impl SessionInfo {
+    /// The catalog as this session sees it.
+    pub fn sees(&self, catalog: &Catalog) -> Catalog {
+        catalog.seen_by(&self.user, &self.database, &self.search_path)
+    }
 }
 
 impl Default for SessionInfo {
     fn default() -> Self {
-        SessionInfo { user: "tidemill".to_string(), database: "tidemill".to_string() }
+        SessionInfo {
+            user: "tidemill".to_string(),
+            database: "tidemill".to_string(),
+            search_path: vec!["$user".to_string(), PUBLIC.to_string()],
+        }
     }
 }
 
@@ -209,7 +224,7 @@ impl<'a> Planner<'a> {
         let locate = |e: Error| locate::attach(e, query, text);
         let mut rewritten = query.clone();
         whole_rows::spell_out(&mut rewritten, self.catalog);
-        from_names::unqualify(&mut rewritten);
+        from_names::unqualify(&mut rewritten, self.catalog);
         order_names::separate(&mut rewritten);
         shadowed::rename(&mut rewritten)?;
         rewrite::query(&mut rewritten).map_err(locate)?;

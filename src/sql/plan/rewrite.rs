@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, Cte, DataType, Distinct, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
-    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor,
+    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Table, TableAlias, TableFactor,
     TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitorMut, WindowFrameBound, WindowSpec,
     WindowType,
 };
@@ -320,6 +320,17 @@ fn name_in_query(cte: &mut Cte) -> Result<()> {
     Ok(())
 }
 
+/// `TABLE t` as `SELECT * FROM t`.
+pub(super) fn table_as_select(table: &Table) -> Result<SetExpr> {
+    let mut name = String::new();
+    if let Some(schema) = &table.schema_name {
+        name.push_str(&Ident::with_quote('"', schema).to_string());
+        name.push('.');
+    }
+    name.push_str(&Ident::with_quote('"', table.table_name.clone().unwrap_or_default()).to_string());
+    Ok(*parser::parse_query(&format!("SELECT * FROM {name}"))?.body)
+}
+
 /// `TABLE t` is `SELECT * FROM t`; VALUES are a union where they have to be.
 fn set_expr(body: &mut SetExpr) -> Result<()> {
     match body {
@@ -328,13 +339,7 @@ fn set_expr(body: &mut SetExpr) -> Result<()> {
             set_expr(right)
         }
         SetExpr::Table(table) => {
-            let mut name = String::new();
-            if let Some(schema) = &table.schema_name {
-                name.push_str(&Ident::with_quote('"', schema).to_string());
-                name.push('.');
-            }
-            name.push_str(&Ident::with_quote('"', table.table_name.clone().unwrap_or_default()).to_string());
-            *body = *parser::parse_query(&format!("SELECT * FROM {name}"))?.body;
+            *body = table_as_select(table)?;
             Ok(())
         }
         SetExpr::Values(values) if values::needs_union(values) => {

@@ -114,12 +114,11 @@ pub(super) fn expand(factor: &mut TableFactor) -> Result<()> {
     Ok(())
 }
 
-/// The relation that a call in FROM names, for whoever renames it; `None` when this is no such call.
-pub fn relation_of(factor: &mut TableFactor) -> Option<&mut Ident> {
-    fn innermost(expr: &mut Expr) -> Option<&mut Ident> {
+/// The name of the relation in a call in FROM, for whoever renames it; `None` when this is no such call.
+pub(super) fn relation_of(factor: &mut TableFactor) -> Option<&mut Expr> {
+    fn innermost(expr: &mut Expr) -> Option<&mut Expr> {
         match expr {
-            Expr::Identifier(name) => Some(name),
-            Expr::CompoundIdentifier(names) => names.last_mut(),
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => Some(expr),
             Expr::Function(function) if is_partitioned(&function.name) => match &mut function.args {
                 FunctionArguments::List(list) => list.args.first_mut().and_then(argument).and_then(innermost),
                 _ => None,
