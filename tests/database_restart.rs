@@ -55,7 +55,9 @@ fn views_mean_the_same_along_every_path_and_after_a_restart() {
     s.run("CREATE MATERIALIZED VIEW kept AS WITH w AS (SELECT x FROM u) SELECT plain.x + w.x AS x FROM plain, w");
     assert_eq!(s.rows("SELECT * FROM kept"), rows(&["101"]));
     // Both would be found instead, were the queries read along that path again.
-    s.run("CREATE TABLE b.t (x int); INSERT INTO b.t VALUES (2); SET search_path = a; CREATE TABLE a.u (x int)");
+    s.run(
+        "CREATE TABLE b.t (x int); INSERT INTO b.t VALUES (2); SET search_path = a; CREATE TABLE a.u (x int)",
+    );
     s.run("ALTER SCHEMA b RENAME TO c");
     drop(s);
     for clean in [true, false] {
@@ -64,7 +66,10 @@ fn views_mean_the_same_along_every_path_and_after_a_restart() {
         assert_eq!(s.rows("SELECT x FROM c.kept UNION ALL SELECT x FROM c.plain"), rows(&["101", "1"]));
         s.run("CHECK MATERIALIZED VIEW c.kept");
         assert_eq!(s.rows("SELECT name FROM tidemill.materialized_views"), rows(&["c.kept"]));
-        assert_eq!(s.rows("SELECT count(*) FROM pg_namespace WHERE nspname IN ('a', 'b', 'c')"), rows(&["2"]));
+        assert_eq!(
+            s.rows("SELECT count(*) FROM pg_namespace WHERE nspname IN ('a', 'b', 'c')"),
+            rows(&["2"])
+        );
         assert_eq!(s.error("CREATE SCHEMA a").sqlstate.0, "42P06");
         assert_eq!(s.error("DROP SCHEMA c").sqlstate.0, "2BP01");
     }

@@ -23,8 +23,8 @@ use crate::database::transaction::Transaction;
 use crate::database::{CopyIn, Database, Notice, Outcome};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{Parsed, Statement};
-use crate::sql::{Catalog, parse};
 use crate::sql::plan::SessionInfo;
+use crate::sql::{Catalog, parse};
 use crate::types::TextFormat;
 
 /// Who opens a session, as what.

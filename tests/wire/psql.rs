@@ -93,10 +93,7 @@ async fn psql_finds_its_way() {
         (r"\d shop.names", &["View \"shop.names\""]),
         (r"\di shop.*", &["shop   | item_name_idx | index", "shop   | item_pkey"]),
         ("SELECT 'shop.item'::regclass, 'shop'::regnamespace", &["shop.item | shop"]),
-        (
-            "SELECT schema_name FROM information_schema.schemata WHERE schema_owner = 'tidemill'",
-            &["shop"],
-        ),
+        ("SELECT schema_name FROM information_schema.schemata WHERE schema_owner = 'tidemill'", &["shop"]),
         (r"\du", &["tidemill  | Superuser"]),
         (r"\dT", &["(0 rows)"]),
         (r"\dT pg_catalog.num*", &["numeric"]),

@@ -22,7 +22,9 @@ impl Database {
                 if alter.if_exists
                     && matches!(
                         e.sqlstate,
-                        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME
+                        SqlState::UNDEFINED_TABLE
+                            | SqlState::UNDEFINED_OBJECT
+                            | SqlState::INVALID_SCHEMA_NAME
                     ) =>
             {
                 notices.push(Notice::new(format!("{}, skipping", e.message)));

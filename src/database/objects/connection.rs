@@ -6,16 +6,21 @@ use crate::connectors::registry;
 use crate::database::objects::claim;
 use crate::database::{Database, Notice, connect};
 use crate::error::{Error, Result};
-use crate::sql::{Name, SessionInfo};
 use crate::sql::ast::{CreateConnection, CreateSecret, ObjectKind};
 use crate::sql::catalog::{Connection, Entry, Object, Secret};
+use crate::sql::{Name, SessionInfo};
 
 impl Database {
     /// CREATE SECRET.
     pub(crate) fn create_secret(&self, by: &SessionInfo, create: &CreateSecret) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
-        let claimed =
-            claim(&by.sees(&self.catalog()), ObjectKind::Secret, &create.name, create.if_not_exists, &mut notices)?;
+        let claimed = claim(
+            &by.sees(&self.catalog()),
+            ObjectKind::Secret,
+            &create.name,
+            create.if_not_exists,
+            &mut notices,
+        )?;
         if let Some(place) = claimed {
             let object = Object::Secret(Secret { value: create.value.clone() });
             self.add(&[Entry::new(self.new_id()?, place, &by.user, object)])?;
@@ -24,7 +29,11 @@ impl Database {
     }
 
     /// CREATE CONNECTION. Blocks while the connection is tried.
-    pub(crate) fn create_connection(&self, by: &SessionInfo, create: &CreateConnection) -> Result<Vec<Notice>> {
+    pub(crate) fn create_connection(
+        &self,
+        by: &SessionInfo,
+        create: &CreateConnection,
+    ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         let catalog = by.sees(&self.catalog());
         let claimed =

@@ -7,9 +7,9 @@ use crate::database::objects::{leavings, schema};
 use crate::database::{Database, Notice, system};
 use crate::engine::Transaction;
 use crate::error::{Result, SqlState};
-use crate::sql::{ObjectId, SessionInfo};
 use crate::sql::ast::{Drop, ObjectKind};
 use crate::sql::catalog::{Catalog, DropOrder, Entry, Object};
+use crate::sql::{ObjectId, SessionInfo};
 
 /// What goes, by the names of the statement.
 fn named(catalog: &Catalog, drop: &Drop, notices: &mut Vec<Notice>) -> Result<Vec<ObjectId>> {
@@ -24,7 +24,9 @@ fn named(catalog: &Catalog, drop: &Drop, notices: &mut Vec<Notice>) -> Result<Ve
                 if drop.if_exists
                     && matches!(
                         e.sqlstate,
-                        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME
+                        SqlState::UNDEFINED_TABLE
+                            | SqlState::UNDEFINED_OBJECT
+                            | SqlState::INVALID_SCHEMA_NAME
                     ) =>
             {
                 notices.push(Notice::new(format!("{}, skipping", e.message)));

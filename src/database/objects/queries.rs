@@ -43,7 +43,8 @@ pub(super) fn stored(
 
 /// A name with the schema in which it is found, unless that is understood.
 fn qualified(seen: &Catalog, system: &dyn SystemCatalog, name: &Name) -> Option<Name> {
-    if name.schema.is_some() || (name.name.starts_with("pg_") && system.table("pg_catalog", &name.name).is_some())
+    if name.schema.is_some()
+        || (name.name.starts_with("pg_") && system.table("pg_catalog", &name.name).is_some())
     {
         return None;
     }
@@ -118,7 +119,8 @@ fn check(
 ) -> Result<()> {
     let session = SessionInfo::default();
     let system = database.system(&session, Vec::new());
-    let plan = Planner::new(catalog, &session, Some(&system)).plan_view(&*parse_query(text)?, columns, text)?;
+    let plan =
+        Planner::new(catalog, &session, Some(&system)).plan_view(&*parse_query(text)?, columns, text)?;
     let sorted = |ids: &[ObjectId]| {
         let mut ids = ids.to_vec();
         ids.sort_unstable();

@@ -23,8 +23,9 @@ pub(super) fn check_droppable(name: &str) -> Result<()> {
         ));
     }
     if name == PUBLIC {
-        return Err(Error::unsupported("DROP SCHEMA public")
-            .with_hint("Drop what is in it, or put what is to be dropped together into a schema of its own."));
+        return Err(Error::unsupported("DROP SCHEMA public").with_hint(
+            "Drop what is in it, or put what is to be dropped together into a schema of its own.",
+        ));
     }
     Ok(())
 }
@@ -39,7 +40,9 @@ pub(super) fn check_changeable(name: &str) -> Result<()> {
             .with_detail("System schemas cannot be changed."));
     }
     if name == PUBLIC {
-        return Err(Error::unsupported("ALTER SCHEMA public").with_hint("Create a schema of that name instead."));
+        return Err(
+            Error::unsupported("ALTER SCHEMA public").with_hint("Create a schema of that name instead.")
+        );
     }
     Ok(())
 }
@@ -79,10 +82,10 @@ pub(super) fn rename(
     let old = std::mem::replace(&mut schema.name, name.to_string());
     catalog.replace(schema.clone())?;
     batch.put_entry(&schema)?;
-    let inside: Vec<ObjectId> =
-        catalog.entries().filter(|e| e.schema == schema.id).map(|e| e.id).collect();
+    let inside: Vec<ObjectId> = catalog.entries().filter(|e| e.schema == schema.id).map(|e| e.id).collect();
     queries::rewrite(database, catalog, batch, &inside, &mut |written| {
-        (written.schema.as_ref() == Some(&old)).then(|| Name { schema: Some(name.to_string()), ..written.clone() })
+        (written.schema.as_ref() == Some(&old))
+            .then(|| Name { schema: Some(name.to_string()), ..written.clone() })
     })?;
     Ok(schema)
 }

@@ -9,9 +9,9 @@ use crate::database::workers::hold_key;
 use crate::database::{Database, Notice, connect};
 use crate::engine::SubscribeFrom;
 use crate::error::{Error, Result, SqlState};
-use crate::sql::{Catalog, SessionInfo};
 use crate::sql::ast::{CreateSink, ObjectKind};
 use crate::sql::catalog::{Entry, Object, Sink, UuidText};
+use crate::sql::{Catalog, SessionInfo};
 use crate::world;
 
 /// A new sink's subscription: first the rows as they are now.

@@ -180,7 +180,8 @@ impl Database {
         let Object::Source(object) = &source.object else {
             return Err(Error::internal("a source is not a source"));
         };
-        let offered = registry::discover(&connect::source_definition(catalog, &catalog.full_name(source), object)?)?;
+        let offered =
+            registry::discover(&connect::source_definition(catalog, &catalog.full_name(source), object)?)?;
         // `users` means the only relation of that name, in whatever schema it is.
         let matches: Vec<&Discovered> = offered
             .iter()

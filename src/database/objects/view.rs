@@ -17,8 +17,17 @@ pub(crate) fn spec(catalog: &Catalog, entry: &Entry, view: &MaterializedView) ->
     let query = parse_query(&view.query)?;
     let names: Vec<String> = view.columns.iter().map(|c| c.name.clone()).collect();
     let session = SessionInfo::default();
-    let plan = Planner::new(&catalog.unscoped(), &session, None).plan_materialized_view(&query, &names, &view.query)?;
-    Ok(ViewSpec { id: entry.id.collection(), name: catalog.full_name(entry), schema: plan.schema, plan: plan.plan })
+    let plan = Planner::new(&catalog.unscoped(), &session, None).plan_materialized_view(
+        &query,
+        &names,
+        &view.query,
+    )?;
+    Ok(ViewSpec {
+        id: entry.id.collection(),
+        name: catalog.full_name(entry),
+        schema: plan.schema,
+        plan: plan.plan,
+    })
 }
 
 /// What a view knows of who makes it: the same whenever its query is planned again.
@@ -62,7 +71,12 @@ fn replaced(
 
 impl Database {
     /// CREATE VIEW. `text` is the statement's.
-    pub(crate) fn create_view(&self, by: &SessionInfo, create: &CreateView, text: &str) -> Result<Vec<Notice>> {
+    pub(crate) fn create_view(
+        &self,
+        by: &SessionInfo,
+        create: &CreateView,
+        text: &str,
+    ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         check_options(create)?;
         let catalog = by.sees(&self.catalog());

@@ -129,8 +129,7 @@ fn names_secret(object: &Object, secret: &str) -> bool {
     };
     options.iter().any(|(_, value)| match value {
         OptionValue::Secret(name) => {
-            *name == Name::bare(secret).to_string()
-                || *name == Name::qualified(PUBLIC, secret).to_string()
+            *name == Name::bare(secret).to_string() || *name == Name::qualified(PUBLIC, secret).to_string()
         }
         OptionValue::Literal(_) => false,
     })

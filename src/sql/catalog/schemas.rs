@@ -230,10 +230,7 @@ impl Catalog {
                 .with_detail("The prefix \"pg_\" is reserved for system schemas."));
         }
         if self.has_schema(name) {
-            return Err(Error::new(
-                SqlState::DUPLICATE_SCHEMA,
-                format!("schema \"{name}\" already exists"),
-            ));
+            return Err(Error::new(SqlState::DUPLICATE_SCHEMA, format!("schema \"{name}\" already exists")));
         }
         Ok(())
     }

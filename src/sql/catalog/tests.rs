@@ -124,7 +124,10 @@ fn entries_are_stored_and_read_back() {
     let read = Catalog::from_entries(entries, next + 5).unwrap();
     // With schema `public`, which is always there.
     assert_eq!(read.entries().count(), 4);
-    assert!(!stored[1].contains("\"schema\""), "what is in public is stored as it was before there were schemas");
+    assert!(
+        !stored[1].contains("\"schema\""),
+        "what is in public is stored as it was before there were schemas"
+    );
     assert_eq!(read.next_id(), next + 5);
     assert_eq!(catalog.allocate().0, next);
     let twice = catalog.entries().chain(catalog.entries()).map(|e| e.as_ref().clone()).collect::<Vec<_>>();

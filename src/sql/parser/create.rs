@@ -7,7 +7,8 @@ use super::{StatementParser, column_of, parse_query};
 use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, fold, quote};
 use crate::sql::ast::{
-    CheckDef, ColumnDef, CreateIndex, CreateSchema, CreateSecret, CreateTable, CreateView, Statement, TableBody,
+    CheckDef, ColumnDef, CreateIndex, CreateSchema, CreateSecret, CreateTable, CreateView, Statement,
+    TableBody,
 };
 use crate::types::sql_type_of;
 
@@ -43,11 +44,11 @@ impl StatementParser<'_> {
             "secret" | "connection" | "source" | "sink" | "table" | "index" | "unique" | "schema" => {
                 self.p.advance_token();
             }
-            "database" | "function" | "procedure" | "type" | "domain" | "sequence" | "role"
-            | "user" | "group" | "extension" | "trigger" | "rule" | "policy" | "aggregate" | "cast"
-            | "collation" | "operator" | "statistics" | "publication" | "subscription" | "tablespace"
-            | "server" | "foreign" | "event" | "text" | "language" | "alert" | "cluster" | "access"
-            | "conversion" | "transform" => {
+            "database" | "function" | "procedure" | "type" | "domain" | "sequence" | "role" | "user"
+            | "group" | "extension" | "trigger" | "rule" | "policy" | "aggregate" | "cast" | "collation"
+            | "operator" | "statistics" | "publication" | "subscription" | "tablespace" | "server"
+            | "foreign" | "event" | "text" | "language" | "alert" | "cluster" | "access" | "conversion"
+            | "transform" => {
                 return Err(Error::unsupported(format!("CREATE {}", object.to_ascii_uppercase())));
             }
             _ => return Err(self.unexpected()),
@@ -78,7 +79,9 @@ impl StatementParser<'_> {
         let name = if named { Some(self.name()?) } else { None };
         let owner = if self.word("authorization") { Some(self.ident()?) } else { None };
         // A schema that has no name of its own is called like its owner.
-        let Some(name) = name.or_else(|| owner.clone().map(Name::bare)) else { return Err(self.unexpected()) };
+        let Some(name) = name.or_else(|| owner.clone().map(Name::bare)) else {
+            return Err(self.unexpected());
+        };
         if matches!(self.peek_word().as_deref(), Some("create" | "grant")) {
             return Err(Error::unsupported("CREATE SCHEMA with what it is to contain")
                 .with_hint("Create that in statements of their own."));

@@ -29,12 +29,11 @@ impl StatementParser<'_> {
         }
         match self.peek_word().as_deref() {
             Some(
-                word @ ("database" | "function" | "procedure" | "type" | "domain" | "sequence"
-                | "role" | "user" | "group" | "extension" | "trigger" | "rule" | "policy"
-                | "aggregate" | "cast" | "collation" | "operator" | "statistics" | "publication"
-                | "subscription" | "tablespace" | "server" | "foreign" | "event" | "text"
-                | "language" | "alert" | "cluster" | "owned" | "system" | "default" | "constraint"
-                | "large" | "access"),
+                word @ ("database" | "function" | "procedure" | "type" | "domain" | "sequence" | "role"
+                | "user" | "group" | "extension" | "trigger" | "rule" | "policy" | "aggregate"
+                | "cast" | "collation" | "operator" | "statistics" | "publication" | "subscription"
+                | "tablespace" | "server" | "foreign" | "event" | "text" | "language" | "alert"
+                | "cluster" | "owned" | "system" | "default" | "constraint" | "large" | "access"),
             ) => Err(Error::unsupported(format!("{verb} {}", word.to_ascii_uppercase()))),
             _ => Err(self.unexpected()),
         }

@@ -203,8 +203,11 @@ pub(super) fn inline_views(plan: LogicalPlan) -> Result<LogicalPlan> {
 impl ContextProvider for Resolver<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
         let part = |part: Option<&str>| part.map(str::to_string);
-        let name =
-            Name { database: part(name.catalog()), schema: part(name.schema()), name: name.table().to_string() };
+        let name = Name {
+            database: part(name.catalog()),
+            schema: part(name.schema()),
+            name: name.table().to_string(),
+        };
         Ok(self.relation(&name)?)
     }
 

@@ -158,7 +158,10 @@ mod tests {
         for (from, to) in [
             ("SELECT t.x FROM t", "SELECT t.x FROM \"s\".\"t\""),
             ("SELECT u.x FROM a.u, b.t", "SELECT u.x FROM \"a\".\"v\" AS \"u\", b.t"),
-            ("WITH t AS (SELECT * FROM t) SELECT * FROM t", "WITH t AS (SELECT * FROM \"s\".\"t\") SELECT * FROM t"),
+            (
+                "WITH t AS (SELECT * FROM t) SELECT * FROM t",
+                "WITH t AS (SELECT * FROM \"s\".\"t\") SELECT * FROM t",
+            ),
             (
                 "WITH RECURSIVE t AS (SELECT 1 UNION ALL SELECT * FROM t) SELECT * FROM t",
                 "WITH RECURSIVE t AS (SELECT 1 UNION ALL SELECT * FROM t) SELECT * FROM t",

@@ -8,9 +8,9 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, Cte, DataType, Distinct, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
-    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Table, TableAlias, TableFactor,
-    TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitorMut, WindowFrameBound, WindowSpec,
-    WindowType,
+    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Table, TableAlias,
+    TableFactor, TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitorMut, WindowFrameBound,
+    WindowSpec, WindowType,
 };
 
 use super::literals::{interval_cast, keep_literal, precise, type_number, whole_number};
