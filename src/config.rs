@@ -40,6 +40,8 @@ pub struct Config {
     pub checkpoint_bytes: u64,
     /// Bytes of memory that the process may take; 0: as many as there are.
     pub memory_limit: u64,
+    /// Bytes of changes that wait in memory for one sink; more wait on disk.
+    pub sink_memory: usize,
     /// Sessions at once over the wire.
     pub connections: usize,
     /// How long shutdown waits for sources and sinks to finish, in milliseconds.
@@ -170,6 +172,17 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "sink_memory",
+        unit: "bytes",
+        default: "67108864",
+        bounds: "1048576 or more",
+        about: "how much of what waits for a sink that does not get on is kept in memory; the rest waits on disk",
+        set: |c, v| {
+            number(v, 1 << 20, 1 << 40, "a whole number of bytes, 1048576 or more")
+                .map(|n| c.sink_memory = n as usize)
+        },
+    },
+    Setting {
         name: "connections",
         unit: "sessions",
         default: "200",
@@ -246,6 +259,7 @@ impl Default for Config {
             workers: 0,
             checkpoint_bytes: 0,
             memory_limit: 0,
+            sink_memory: 0,
             connections: 0,
             drain_timeout_ms: 0,
             accept_loss: false,

@@ -74,6 +74,82 @@ fn a_sink_follows_pauses_resumes_and_survives() {
 }
 
 #[test]
+fn commits_are_remembered_over_restarts_and_forgotten_with_their_sink() {
+    let out = tempfile::tempdir().unwrap();
+    let mut db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY, n int)");
+    let create = format!(
+        "CREATE SINK s FROM t INTO FILES (url = 'file://{}', table = 't') KEY (id) FORMAT PARQUET WITH (commit_interval = '0 s')",
+        out.path().display()
+    );
+    s.run(&create);
+    let all = "SELECT tick_from, tick_to, inserted, updated, deleted, bytes, files, attempts, committed_at FROM tidemill.sink_commits ORDER BY committed_at";
+    let mut before = Vec::new();
+    for round in 0..3 {
+        for n in 0..3 {
+            s.run(&format!("INSERT INTO t VALUES ({}, {n})", 10 * round + n));
+            s.run("WAIT FOR SINK s TIMEOUT '30 s'");
+        }
+        let now = s.rows(all);
+        assert!(now.len() >= before.len() + 3, "{now:?}");
+        assert_eq!(now[..before.len()], before);
+        before = now;
+        drop(s);
+        db = db.reopen(round == 1);
+        s = db.session();
+        assert_eq!(s.rows(all), before);
+    }
+    s.run("DROP SINK s");
+    s.run(&create);
+    s.run("WAIT FOR SINK s TIMEOUT '30 s'");
+    let after = s.rows("SELECT count(*), min(inserted) FROM tidemill.sink_commits WHERE tick_from IS NULL");
+    assert_eq!(after, rows(&["1|9"]));
+}
+
+#[test]
+fn what_waits_for_a_sink_waits_on_disk() {
+    let out = tempfile::tempdir().unwrap();
+    let mut db = Db::with(|config| config.sink_memory = 1 << 20);
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY, k text)");
+    s.run(&format!("CREATE CONNECTION w TO OBJECT STORE (url = 'file://{}')", out.path().display()));
+    s.run("CREATE SINK s FROM t INTO FILES CONNECTION w (table = 't') KEY (id) FORMAT PARQUET WITH (commit_interval = '0 s')");
+    s.run("WAIT FOR SINK s TIMEOUT '30 s'");
+    s.run("ALTER SINK s PAUSE");
+    let fill = |s: &mut database::TestSession, from: usize| {
+        for n in from..from + 10 {
+            s.run(&format!(
+                "INSERT INTO t SELECT x, 'a rather long text ' || x FROM generate_series({}, {}) AS g(x)",
+                n * 10_000,
+                n * 10_000 + 9_999
+            ));
+        }
+    };
+    fill(&mut s, 0);
+    let waits =
+        "SELECT backlog_rows, backlog_bytes <= 2097152, backlog_disk_bytes > 100000 FROM tidemill.sinks";
+    assert_eq!(s.rows(waits), rows(&["100000|t|t"]));
+    // Killed and started again, what waits is there again.
+    drop(s);
+    db = db.reopen(false);
+    let mut s = db.session();
+    assert_eq!(s.rows("SELECT status, backlog_rows FROM tidemill.sinks"), rows(&["paused|100000"]));
+    fill(&mut s, 10);
+    assert_eq!(s.rows(waits), rows(&["200000|t|t"]));
+    s.run("ALTER SINK s RESUME");
+    s.run("WAIT FOR SINK s TIMEOUT '120 s'; VERIFY SINK s");
+    let gone = "SELECT backlog_rows, backlog_bytes, backlog_disk_bytes FROM tidemill.sinks";
+    assert_eq!(s.rows(gone), rows(&["0|0|0"]));
+    // A sink that is dropped while much waits takes it along.
+    s.run("ALTER SINK s PAUSE; UPDATE t SET k = k || '!'");
+    assert_eq!(s.rows("SELECT backlog_disk_bytes > 100000 FROM tidemill.sinks"), rows(&["t"]));
+    s.run("DROP SINK s");
+    let backlog = db.database.config().data_dir.join("backlog");
+    assert_eq!(std::fs::read_dir(backlog).unwrap().count(), 0);
+}
+
+#[test]
 fn what_a_sink_cannot_be_is_refused_before_it_exists() {
     let db = Db::new();
     let mut s = db.session();

@@ -9,6 +9,7 @@ use common::kafka::Kafka;
 use common::mariadb::MariaDb;
 use common::pgclient::{PgClient, Protocol};
 use common::postgres::Postgres;
+use common::receiver::Receiver;
 use common::registry::Registry;
 use common::server::Server;
 use tidemill::connectors::schema_registry::client::SchemaKind;
@@ -64,7 +65,11 @@ fn generators() {
 
 #[test]
 fn webhook() {
-    run("docs/connectors/webhook.md", str::to_string);
+    let receiver = Receiver::start();
+    run("docs/connectors/webhook.md", |sql| {
+        sql.replace("https://receiver.example.com/changes", &receiver.url)
+    });
+    assert!(!receiver.posted().is_empty());
 }
 
 #[test]

@@ -27,7 +27,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 
-pub use commits::{CommitLog, Phases, SinkCommit};
+pub use commits::{CommitLog, CommitStore, Phases, SinkCommit};
 
 pub use crate::declared::{Envelope, FormatSpec, Include, OptionList, OptionValue};
 pub use verify::{Checks, Differences, Verified, Whole, Wish};
@@ -157,6 +157,14 @@ impl Status {
             s.freshness_micros = Some(commit.freshness_micros);
         });
         self.commits.push(commit);
+    }
+
+    /// Takes up a sink's commits where they are written down, and writes further ones there.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn keep_commits_in(&self, store: Arc<dyn CommitStore>) -> Result<()> {
+        self.commits.keep_in(store)
     }
 
     /// A sink's newest commits, oldest first.

@@ -88,6 +88,7 @@ const KINDS: &[Kind] = &[
         source: Some(webhook::source),
         discover: Some(webhook::discover),
         output_key: Some(webhook::output_key),
+        sink: Some(webhook::sink::sink),
         ..NOTHING
     },
     Kind { name: "schema registry", validate: Some(schema_registry::validate_connection), ..NOTHING },

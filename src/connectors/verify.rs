@@ -27,6 +27,8 @@ pub struct Differences {
     pub lacks: u64,
     /// Rows that only the target has.
     pub extra: u64,
+    /// Rows that both have, by their key, with other values; they are not counted above.
+    pub changed: u64,
     /// Some of both, as text.
     pub shown: Vec<String>,
 }
@@ -34,7 +36,7 @@ pub struct Differences {
 impl Differences {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.lacks + self.extra == 0
+        self.lacks + self.extra + self.changed == 0
     }
 }
 

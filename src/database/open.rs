@@ -37,8 +37,12 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
     memory::keep_to(config.memory_limit, &dir.join("spill"))?;
     let store = Arc::new(Store::open(&dir.join("meta"))?);
     let catalog = load(&store)?;
+    let spill_dir = dir.join("backlog");
+    make_empty(&spill_dir)?;
     let engine = Engine::open(EngineConfig {
         dir: Some(dir.join("journal")),
+        spill_dir: Some(spill_dir),
+        subscription_bytes_max: config.sink_memory,
         tick_rows_max: config.tick_rows,
         workers: config.workers,
         checkpoint_bytes_min: config.checkpoint_bytes,
@@ -117,6 +121,14 @@ fn make_private(dir: &Path) -> Result<()> {
     };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(at)
+}
+
+/// Makes a directory, or empties it: what is in it belongs to a process that is gone.
+fn make_empty(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => make_private(dir),
+    }
 }
 
 /// Takes the directory for this process. The operating system gives the lock back however the process ends.

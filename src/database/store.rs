@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::connectors::Memory;
+use crate::connectors::{CommitStore, Memory, SinkCommit};
 use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
 
@@ -26,6 +26,8 @@ pub(crate) struct Store {
     objects: sled::Tree,
     /// Memories: owner's identity (8 bytes, big-endian), name → value.
     memory: sled::Tree,
+    /// Sinks' commits: owner's identity, number (8 bytes each, big-endian) → JSON.
+    commits: sled::Tree,
     /// Sinks that were dropped and whose leavings at the destination are still to be removed: identity → JSON.
     leavings: sled::Tree,
 }
@@ -85,6 +87,7 @@ impl Store {
             is_new: false,
             objects: db.open_tree("objects").map_err(storage)?,
             memory: db.open_tree("memory").map_err(storage)?,
+            commits: db.open_tree("commits").map_err(storage)?,
             leavings: db.open_tree("leavings").map_err(storage)?,
             db,
         };
@@ -184,28 +187,38 @@ impl Store {
     }
 
     fn forget(&self, owner: u64) -> Result<()> {
-        let mut batch = sled::Batch::default();
-        for entry in self.memory.scan_prefix(owner.to_be_bytes()) {
-            batch.remove(entry.map_err(storage)?.0);
+        for tree in [&self.memory, &self.commits] {
+            let mut batch = sled::Batch::default();
+            for entry in tree.scan_prefix(owner.to_be_bytes()) {
+                batch.remove(entry.map_err(storage)?.0);
+            }
+            tree.apply_batch(batch).map_err(storage)?;
         }
-        self.memory.apply_batch(batch).map_err(storage)
+        Ok(())
     }
 
     /// Removes memories whose owner is gone: a crash may have come between the two.
     pub fn sweep(&self, exists: impl Fn(u64) -> bool) -> Result<()> {
         let mut gone = Vec::new();
-        for entry in self.memory.iter() {
-            let (key, _) = entry.map_err(storage)?;
-            match key.get(..8).and_then(decode_u64) {
-                Some(owner) if exists(owner) => {}
-                Some(owner) if gone.last() == Some(&owner) => {}
-                Some(owner) => gone.push(owner),
-                None => {
-                    self.memory.remove(&key).map_err(storage)?;
+        for tree in [&self.memory, &self.commits] {
+            for entry in tree.iter() {
+                let (key, _) = entry.map_err(storage)?;
+                match key.get(..8).and_then(decode_u64) {
+                    Some(owner) if exists(owner) => {}
+                    Some(owner) if gone.last() == Some(&owner) => {}
+                    Some(owner) => gone.push(owner),
+                    None => {
+                        tree.remove(&key).map_err(storage)?;
+                    }
                 }
             }
         }
         gone.into_iter().try_for_each(|owner| self.forget(owner))
+    }
+
+    /// Where a sink's commits are written down.
+    pub fn commits(self: &Arc<Self>, owner: u64) -> Arc<dyn CommitStore> {
+        Arc::new(StoreCommits { store: Arc::clone(self), owner })
     }
 
     /// The memory of an object.
@@ -229,6 +242,42 @@ fn all(tree: &sled::Tree) -> Result<Vec<(u64, Vec<u8>)>> {
 /// Eight bytes, big-endian; `None` for any other length.
 pub(crate) fn decode_u64(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+struct StoreCommits {
+    store: Arc<Store>,
+    owner: u64,
+}
+
+impl StoreCommits {
+    fn key(&self, number: u64) -> [u8; 16] {
+        (u128::from(self.owner) << 64 | u128::from(number)).to_be_bytes()
+    }
+}
+
+impl CommitStore for StoreCommits {
+    fn read(&self) -> Result<Vec<(u64, SinkCommit)>> {
+        let mut commits = Vec::new();
+        for entry in self.store.commits.scan_prefix(self.owner.to_be_bytes()) {
+            let (key, json) = entry.map_err(storage)?;
+            // One that another version has written is not worth a start that fails.
+            match (key.get(8..).and_then(decode_u64), serde_json::from_slice(&json)) {
+                (Some(number), Ok(commit)) => commits.push((number, commit)),
+                _ => tracing::warn!(sink = self.owner, "a commit that was written down cannot be read"),
+            }
+        }
+        Ok(commits)
+    }
+
+    fn write(&self, number: u64, commit: &SinkCommit, outdated: Option<u64>) -> Result<()> {
+        let json = serde_json::to_vec(commit).map_err(|e| Error::internal(e.to_string()))?;
+        let mut batch = sled::Batch::default();
+        batch.insert(&self.key(number), json);
+        if let Some(outdated) = outdated {
+            batch.remove(&self.key(outdated));
+        }
+        self.store.commits.apply_batch(batch).map_err(storage)
+    }
 }
 
 struct StoreMemory {

@@ -132,6 +132,7 @@ impl Workers {
         if let Some(entry) = self.0.lock().get_mut(&entry.id) {
             entry.followed = Some(Arc::clone(&followed));
         }
+        status.keep_commits_in(store.commits(entry.id.0))?;
         if sink.paused {
             status.update(|s| s.state = "paused");
             return Ok(());

@@ -42,6 +42,10 @@ pub struct EngineConfig {
     pub workers: usize,
     /// Changed rows that may wait for a slow reader of a subscription before it is ended.
     pub subscription_rows_max: usize,
+    /// Where changes wait that are too many for memory and not to be lost; there, and nobody else's. `None`: in memory.
+    pub spill_dir: Option<PathBuf>,
+    /// Bytes of changes that wait in memory for one such reader.
+    pub subscription_bytes_max: usize,
     /// Bytes of journal from which on it is compacted (when it is also twice as long as its base).
     pub compact_bytes_min: u64,
     /// Bytes of journal from which on the views' state is written down again (when they are also half of what it took
@@ -58,6 +62,8 @@ impl Default for EngineConfig {
             tick_rows_max: 64 << 10,
             workers: 1,
             subscription_rows_max: 8 << 20,
+            spill_dir: None,
+            subscription_bytes_max: 64 << 20,
             compact_bytes_min: 64 << 20,
             checkpoint_bytes_min: 32 << 20,
             clock: world::Clock::default(),

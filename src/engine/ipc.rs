@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::ipc::{CompressionType, MetadataVersion};
 
+use crate::engine::Delta;
 use crate::error::Result;
 
 /// Rows smaller than this are stored as they are: compressing them costs more than it saves.
@@ -40,6 +41,47 @@ pub(crate) fn write<'a>(
         writer.write(batch)?;
     }
     Ok(writer.finish()?)
+}
+
+/// Appends a change: its rows, and the weights as a last column where there are some. Answers whether there are.
+pub(crate) fn write_delta(buffer: &mut Vec<u8>, delta: &Delta) -> Result<bool> {
+    let Some(weights) = &delta.weights else {
+        write(buffer, delta.rows.schema_ref(), std::iter::once(&delta.rows))?;
+        return Ok(false);
+    };
+    let mut fields = delta.rows.schema_ref().fields().to_vec();
+    fields.push(Arc::new(Field::new("weight", DataType::Int64, false)));
+    let mut columns: Vec<ArrayRef> = delta.rows.columns().to_vec();
+    columns.push(Arc::new(Int64Array::new(weights.clone(), None)));
+    let options = RecordBatchOptions::new().with_row_count(Some(delta.rows.num_rows()));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+    write(buffer, batch.schema_ref(), std::iter::once(&batch))?;
+    Ok(true)
+}
+
+/// What [`write_delta`] wrote, in the columns of `schema`.
+pub(crate) fn read_deltas(
+    bytes: &[u8],
+    schema: &SchemaRef,
+    weighted: bool,
+) -> Result<Vec<Delta>, ArrowError> {
+    let (_, batches) = read(bytes)?;
+    let mut deltas = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let mut columns = batch.columns().to_vec();
+        let weights = if weighted {
+            let column = columns.pop();
+            let numbers = column.as_ref().and_then(|c| c.as_primitive_opt::<Int64Type>());
+            let missing = || ArrowError::SchemaError("the weights are missing or no numbers".to_string());
+            Some(numbers.ok_or_else(missing)?.values().clone())
+        } else {
+            None
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
+        deltas.push(Delta { rows, weights });
+    }
+    Ok(deltas)
 }
 
 /// What [`write()`] wrote.

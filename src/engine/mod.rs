@@ -31,7 +31,7 @@ pub use handle::{Engine, EngineConfig};
 pub use runtime::operator::RowError;
 pub use runtime::replay::ReplayReport;
 pub use runtime::stats::{CheckpointStats, CollectionStats, EngineStats};
-pub use runtime::subscribe::{SubscribeFrom, Subscription};
+pub use runtime::subscribe::{Backlog, SubscribeFrom, Subscription};
 pub use serve::snapshot::{CollectionSnapshot, EngineSnapshot};
 
 use crate::error::Result;

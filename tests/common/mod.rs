@@ -8,6 +8,7 @@ pub mod mariadb;
 pub mod pgclient;
 pub mod postgres;
 pub mod process;
+pub mod receiver;
 pub mod registry;
 pub mod s3;
 pub mod server;

@@ -29,8 +29,15 @@ fn runtime() -> Arc<tokio::runtime::Runtime> {
 impl Db {
     /// A new, empty database.
     pub fn new() -> Db {
+        Db::with(|_| ())
+    }
+
+    /// The same with other settings.
+    pub fn with(set: impl FnOnce(&mut Config)) -> Db {
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&Config::at(dir.path().join("data"))).unwrap();
+        let mut config = Config::at(dir.path().join("data"));
+        set(&mut config);
+        let database = Database::open(&config).unwrap();
         Db { database, dir: Some(dir), runtime: runtime() }
     }
 

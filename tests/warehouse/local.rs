@@ -187,8 +187,15 @@ pub fn damage() -> Result<(), Failed> {
     let staged = staged_rows(&shape, &net, &warehouse.encode(&net.rows)?)?;
     let to = Progress { epoch: from.epoch + 1, ..from };
     let directory = format!("{}/x/", task.uuid());
-    let mut batch =
-        Batch { effect: Effect::Advance, from, to, directory, files: Vec::new(), counts: net.counts() };
+    let mut batch = Batch {
+        effect: Effect::Advance,
+        from,
+        to,
+        directory,
+        files: Vec::new(),
+        ranges: Vec::new(),
+        counts: net.counts(),
+    };
     batch.files = warehouse.stage(&batch, &staged, 1 << 20).map_err(|f| f.error)?;
     match warehouse.apply(&batch) {
         Err(failure) if failure.remedy == Remedy::Snapshot => {}

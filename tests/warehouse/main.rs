@@ -300,7 +300,15 @@ fn stale_writer(mut open: impl FnMut() -> Box<dyn Warehouse>) -> Result<(), Fail
         let to = Progress { generation, epoch: from.epoch + 1, ..from };
         let directory =
             format!("{}/g{generation}/{:020}/f{}a1/", uuid::Uuid::from_u128(1), to.epoch, from.fence);
-        let mut batch = Batch { effect, from, to, directory, files: Vec::new(), counts: net.counts() };
+        let mut batch = Batch {
+            effect,
+            from,
+            to,
+            directory,
+            files: Vec::new(),
+            ranges: Vec::new(),
+            counts: net.counts(),
+        };
         batch.files = warehouse.stage(&batch, &staged, 1 << 20).map_err(|f| f.error)?;
         Ok(batch)
     };

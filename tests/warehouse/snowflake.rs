@@ -113,7 +113,15 @@ pub fn straight(server: &Fakesnow) -> Result<(), Failed> {
         let generation = from.generation + u64::from(effect == Effect::Replace);
         let to = Progress { generation, epoch: from.epoch + 1, ..from };
         let directory = format!("{uuid}/g{generation}/{}/", to.epoch);
-        let mut batch = Batch { effect, from, to, directory, files: Vec::new(), counts: net.counts() };
+        let mut batch = Batch {
+            effect,
+            from,
+            to,
+            directory,
+            files: Vec::new(),
+            ranges: Vec::new(),
+            counts: net.counts(),
+        };
         batch.files = warehouse.stage(&batch, &staged, 1 << 10).map_err(|f| f.error)?;
         warehouse.apply(&batch).map_err(|f| f.error)?;
         from = to;

@@ -244,6 +244,10 @@ impl Sink for FilesSink {
         Some(path.display().to_string())
     }
 
+    fn verifies(&self) -> bool {
+        self.format == FileFormat::Parquet
+    }
+
     fn clean_up(self: Box<Self>) -> Result<()> {
         local::remove_stage(&self.table, self.uuid)
     }

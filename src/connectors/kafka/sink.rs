@@ -329,8 +329,9 @@ impl Writer<'_> {
             ..SinkCommit::default()
         };
         self.began = None;
-        self.record(cx)?;
+        // Before the note of the tick, which makes both durable.
         cx.status.committed(commit);
+        self.record(cx)?;
         Ok(true)
     }
 

@@ -12,17 +12,19 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::client::{Repeat, Session};
+use super::compare::{differing, has_texts, named, our_digests, range_digits, read_digests};
 use super::config::Config;
 use super::stage;
 use super::statements::{Names, Statements};
 use super::types::{self, Column};
 use super::wire::Rows;
-use crate::connectors::StopFlag;
+use crate::connectors::warehouse::consolidate::select;
 use crate::connectors::warehouse::staging::write_files;
 use crate::connectors::warehouse::{
     Applied, Batch, Counts, Effect, Failure, Mode, Progress, Remedy, Shape, StagedFile, Step, Warehouse,
     misfit, refuse_rows, target_gone,
 };
+use crate::connectors::{Differences, StopFlag};
 use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
 use crate::world;
@@ -215,10 +217,14 @@ impl Snowflake {
         }
         world::crash_point("sink.fenced");
         let straight = s.copies_into_target();
-        if batch.effect == Effect::Replace {
-            self.run(&s.clear_target(), Repeat::Never)?;
+        match batch.effect {
+            Effect::Advance => {}
+            Effect::Replace => {
+                self.run(&s.clear_target(), Repeat::Never)?;
+            }
+            Effect::Mend => self.mend(batch)?,
         }
-        if !batch.files.is_empty() {
+        if batch.effect != Effect::Mend && !batch.files.is_empty() {
             if !straight {
                 self.run(&s.clear_changes(), Repeat::Never)?;
             }
@@ -241,6 +247,65 @@ impl Snowflake {
         let untagged = self.sink.text(None);
         applied.queries = self.session()?.begin(&untagged);
         Ok(applied)
+    }
+
+    /// Replaces ranges of the target by the rows that a comparison has loaded beside it.
+    fn mend(&mut self, batch: &Batch) -> Step<()> {
+        let s = self.statements.clone();
+        let loaded = self.run(&s.count_changes(), Repeat::Never)?.number(0, "N")?;
+        self.run(&s.clear_ranges(&batch.ranges), Repeat::Never)?;
+        let done = counts(&self.run(&s.insert(), Repeat::Never)?);
+        if loaded != batch.rows() || done != batch.counts {
+            let expected = batch.counts;
+            return Err(Failure::parted(format!("Mending gave {done} instead of {expected}.")));
+        }
+        Ok(())
+    }
+
+    /// Fails when the progress row does not say what it must.
+    fn check_progress(&mut self, expected: Progress) -> Step<()> {
+        let rows = self.run(&self.statements.read_progress(), Repeat::Harmless)?;
+        let read = |column| rows.number(0, column).unwrap_or_default();
+        let now = Progress { generation: read("GENERATION"), fence: read("FENCE"), epoch: read("EPOCH") };
+        if now == expected { Ok(()) } else { Err(Failure::fenced(now, expected)) }
+    }
+
+    fn compare_ranges(
+        &mut self,
+        batch: &mut Batch,
+        staged: &RecordBatch,
+        file_bytes: usize,
+    ) -> Step<Differences> {
+        let s = self.statements.clone();
+        self.check_progress(batch.from)?;
+        let mut apart = None;
+        if has_texts(&s.columns) {
+            let digits = range_digits(staged.num_rows());
+            let (range_of, ours) = our_digests(&s, staged, digits)?;
+            let theirs = read_digests(&self.run(&s.digests(digits), Repeat::Harmless)?)?;
+            batch.ranges = named(differing(&ours, &theirs));
+            if ours == theirs {
+                self.check_progress(batch.from)?;
+                return Ok(Differences::default());
+            }
+            if !batch.ranges.is_empty() {
+                let rows = 0..staged.num_rows();
+                let within = rows.filter(|&row| batch.ranges.binary_search(&range_of[row]).is_ok());
+                apart = Some(select(staged, &within.collect::<Vec<_>>())?);
+            }
+        }
+        let rows = apart.as_ref().unwrap_or(staged);
+        batch.counts = Counts { inserts: rows.num_rows() as u64, ..Counts::default() };
+        batch.files = self.stage(batch, rows, file_bytes)?;
+        self.run(&s.clear_changes(), Repeat::Harmless)?;
+        if !batch.files.is_empty() {
+            // Not to be repeated: the second time it would load nothing.
+            let loaded = self.run(&s.copy(batch), Repeat::Never)?;
+            check_loaded(&loaded, batch)?;
+        }
+        let apart = self.run(&s.apart(&batch.ranges), Repeat::Harmless)?;
+        self.check_progress(batch.from)?;
+        s.differences(&apart)
     }
 
     fn put(&mut self, directory: &str, name: &str, bytes: &Bytes) -> Step<()> {
@@ -298,6 +363,14 @@ impl Warehouse for Snowflake {
             self.session = None;
         }
         applied
+    }
+
+    fn compare(&mut self, batch: &mut Batch, rows: &RecordBatch, file_bytes: usize) -> Step<Differences> {
+        let compared = self.compare_ranges(batch, rows, file_bytes);
+        if compared.is_err() {
+            self.session = None;
+        }
+        compared
     }
 
     fn discard(&mut self, batch: &Batch) {

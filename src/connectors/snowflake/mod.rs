@@ -5,11 +5,12 @@
 //! schema, the sink keeps its progress, a table for changes and a stage; `DROP SINK` removes those.
 //!
 //! [`client`] speaks the protocol of Snowflake's drivers, [`stage`] uploads, [`statements`] holds the SQL,
-//! [`apply`] is the transaction; the loop around them is `connectors::warehouse::sync`.
+//! [`apply`] is the transaction, [`compare`] how target and relation are compared; the loop around them is `connectors::warehouse::sync`.
 
 pub mod apply;
 pub mod auth;
 pub mod client;
+pub mod compare;
 pub mod config;
 pub mod stage;
 pub mod statements;
@@ -97,6 +98,10 @@ impl Sink for SnowflakeSink {
 
     fn target(&self) -> Option<String> {
         Some(self.target.clone())
+    }
+
+    fn verifies(&self) -> bool {
+        true
     }
 
     fn clean_up(self: Box<Self>) -> Result<()> {

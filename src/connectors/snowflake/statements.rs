@@ -3,7 +3,7 @@
 //! Names are always quoted: what the user wrote without quotes is upper case, as Snowflake itself would have it.
 
 use super::types::Column;
-use crate::connectors::warehouse::{Batch, Mode, Progress, Shape, column};
+use crate::connectors::warehouse::{Batch, Effect, Mode, Progress, Shape, column};
 use crate::error::{Error, Result, SqlState};
 use crate::names::name_parts;
 
@@ -57,7 +57,8 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn list<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
+/// Names in quotes, with commas between them.
+pub(super) fn list<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
     columns.into_iter().map(quoted).collect::<Vec<_>>().join(", ")
 }
 
@@ -66,8 +67,8 @@ fn list<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
 pub struct Statements {
     /// The objects they name.
     pub names: Names,
-    shape: Shape,
-    columns: Vec<Column>,
+    pub(super) shape: Shape,
+    pub(super) columns: Vec<Column>,
     sink: String,
 }
 
@@ -219,7 +220,8 @@ impl Statements {
 
     /// Loads a batch. The directory is a prefix: without its last `/` it would name its neighbours, too.
     pub fn copy(&self, batch: &Batch) -> String {
-        let into = if self.copies_into_target() { &self.names.target } else { &self.names.changes };
+        let straight = self.copies_into_target() && batch.effect != Effect::Mend;
+        let into = if straight { &self.names.target } else { &self.names.changes };
         format!(
             "COPY INTO {into} FROM @{}/{} FILE_FORMAT=(TYPE=PARQUET USE_VECTORIZED_SCANNER=TRUE NULL_IF=()) \
              MATCH_BY_COLUMN_NAME=CASE_INSENSITIVE ON_ERROR=ABORT_STATEMENT",
@@ -248,12 +250,28 @@ impl Statements {
         if with_op {
             columns.push(quoted(column::OP));
         }
-        columns.extend(self.columns.iter().map(|c| {
-            let name = quoted(&c.name);
-            if c.variant { format!("PARSE_JSON({name}) AS {name}") } else { name }
-        }));
+        columns.extend(self.parsed());
         columns.extend(self.own_columns().iter().map(|c| quoted(c)));
         format!("SELECT {} FROM {}", columns.join(", "), self.names.changes)
+    }
+
+    /// The relation's columns of a batch, as the target has them.
+    fn parsed(&self) -> impl Iterator<Item = String> {
+        self.columns.iter().map(|c| {
+            let name = quoted(&c.name);
+            if c.variant { format!("PARSE_JSON({name}) AS {name}") } else { name }
+        })
+    }
+
+    /// A batch's rows, without what the sink has added to them.
+    pub(super) fn source_columns(&self) -> String {
+        let columns: Vec<String> = self.parsed().collect();
+        format!("SELECT {} FROM {}", columns.join(", "), self.names.changes)
+    }
+
+    /// Asks how many rows were loaded beside the target, as `N`.
+    pub fn count_changes(&self) -> String {
+        format!("SELECT COUNT(*) AS N FROM {}", self.names.changes)
     }
 
     /// Adds all rows of a batch.
@@ -306,7 +324,7 @@ impl Statements {
 mod tests {
     use super::*;
     use crate::connectors::snowflake::types::{columns, test_schema};
-    use crate::connectors::warehouse::{Counts, Effect};
+    use crate::connectors::warehouse::Counts;
 
     #[test]
     fn a_whole_name_is_the_same_however_it_is_written() {
@@ -403,6 +421,7 @@ mod tests {
             to: Progress::default(),
             directory: "u/g1/e/f1a1/".to_string(),
             files: Vec::new(),
+            ranges: Vec::new(),
             counts: Counts::default(),
         };
         assert!(

@@ -25,6 +25,7 @@ use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use hashbrown::HashMap;
 
+use super::compare::differences;
 use super::consolidate::{Op, select};
 use super::encode::Encoding;
 use super::hash::row_hashes;
@@ -33,7 +34,7 @@ use super::{
     Applied, Batch, Counts, Effect, Failure, Mode, Progress, Shape, StagedFile, Step, Warehouse, batch_of,
     check_columns, schema_of,
 };
-use crate::connectors::StopFlag;
+use crate::connectors::{Differences, StopFlag};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
@@ -235,7 +236,7 @@ impl LocalWarehouse {
     fn append(&self, batch: &Batch, before: &Manifest, staged: Vec<RecordBatch>) -> Step<Vec<TableFile>> {
         let mut files = match batch.effect {
             Effect::Advance => before.files.clone(),
-            Effect::Replace => Vec::new(),
+            Effect::Replace | Effect::Mend => Vec::new(),
         };
         if !staged.is_empty() {
             let name = format!("g{}-{:020}.{}", batch.to.generation, batch.to.epoch, self.format.extension());
@@ -259,7 +260,7 @@ impl LocalWarehouse {
         let identity = self.shape.identity();
         let hashes = row_hashes(&changes, &identity)?;
 
-        let replaced = batch.effect == Effect::Replace;
+        let replaced = batch.effect != Effect::Advance;
         let rows_after = if replaced { 0 } else { before.rows } + batch.counts.inserts
             - batch.counts.deletes.min(before.rows);
         let wanted = rows_after.div_ceil(FILE_ROWS).max(1).next_power_of_two() as usize;
@@ -477,6 +478,40 @@ impl Warehouse for LocalWarehouse {
         }
         applied.commit = began.elapsed();
         Ok(applied)
+    }
+
+    fn compare(&mut self, batch: &mut Batch, rows: &RecordBatch, file_bytes: usize) -> Step<Differences> {
+        if self.format != FileFormat::Parquet {
+            return Err(Error::unsupported("VERIFY of a FILES sink in another format than Parquet").into());
+        }
+        let kept = {
+            let _lock = self.lock()?;
+            let manifest = self.manifest()?.filter(|m| m.sink == self.sink.to_string()).unwrap_or_default();
+            let now =
+                Progress { generation: manifest.generation, fence: manifest.fence, epoch: manifest.epoch };
+            if now != batch.from {
+                return Err(Failure::fenced(now, batch.from));
+            }
+            let mut kept = Vec::new();
+            for file in &manifest.files {
+                let path = self.table.join(&file.name);
+                kept.extend(read_parquet(Bytes::from(fs::read(&path).map_err(|e| io(&path, e))?))?);
+            }
+            kept
+        };
+        let rows_only = match self.shape.has_ops() {
+            true => split_ops(rows)?.1,
+            false => rows.clone(),
+        };
+        let schema = self.staged_schema();
+        let alike = |rows: &RecordBatch| batch_of(schema.clone(), rows.columns().to_vec(), rows.num_rows());
+        let key: &[usize] = if let Mode::Keyed(key) = &self.shape.mode { key } else { &[] };
+        let kept = kept.iter().map(alike).collect::<Result<Vec<_>>>()?;
+        let found = differences(&[alike(&rows_only)?], &kept, key)?;
+        if !found.is_empty() {
+            batch.files = self.stage(batch, rows, file_bytes)?;
+        }
+        Ok(found)
     }
 
     fn discard(&mut self, batch: &Batch) {

@@ -7,6 +7,7 @@
 //! twice. [`sync`] is the loop; a [`Warehouse`] is one destination: [`local`] keeps tables as Parquet files in a
 //! directory, `connectors::snowflake` speaks to Snowflake.
 
+pub mod compare;
 pub mod consolidate;
 pub mod encode;
 pub mod hash;
@@ -95,6 +96,9 @@ pub enum Effect {
     Advance,
     /// Replaces all rows of the target: begins a new generation.
     Replace,
+    /// Replaces, at one tick, the rows of those ranges of the target that a comparison just before has found to
+    /// differ, or all: begins a new generation.
+    Mend,
 }
 
 /// A batch: to be staged, and once all its files are there, to be applied.
@@ -110,6 +114,8 @@ pub struct Batch {
     pub directory: String,
     /// The files under the directory; none before it is staged.
     pub files: Vec<StagedFile>,
+    /// For [`Effect::Mend`]: which ranges, as the warehouse names them; none: everything.
+    pub ranges: Vec<String>,
     /// What applying it must do, row by row; anything else means that target and sink have parted.
     pub counts: Counts,
 }
@@ -219,13 +225,20 @@ pub trait Warehouse: Send {
     /// An error to be retried: whether it has happened is known only to the next [`Warehouse::open`].
     fn apply(&mut self, batch: &Batch) -> Step<Applied>;
 
-    /// Compares the target with a staged batch that holds all its rows, at the batch's own tick.
-    fn compare(&mut self, _batch: &Batch) -> Step<Differences> {
+    /// Compares the target with all rows that it must hold at the batch's own tick, in the form in which they are
+    /// staged. Stages what it needs for that; afterwards [`Warehouse::apply`] of the batch mends the target.
+    fn compare(&mut self, _batch: &mut Batch, _rows: &RecordBatch, _file_bytes: usize) -> Step<Differences> {
         Err(Error::unsupported("VERIFY of this kind of sink").into())
     }
 
     /// Removes the staged files of a batch that was applied. Best effort: what stays is never read again.
     fn discard(&mut self, batch: &Batch);
+
+    /// Whether the destination itself knows which tick it is at. Otherwise what it was sent and has not acknowledged is
+    /// sent again as it was: the first batch of a start ends where the last intention ended.
+    fn remembers_ranges(&self) -> bool {
+        true
+    }
 
     /// Called at least once a minute while there is nothing to do, to keep a session alive.
     fn idle(&mut self) {}

@@ -143,14 +143,17 @@ impl Sync<'_> {
         gathered.seen = gathered.seen.max(self.progress.epoch);
         let mut recorded = false;
         let (mut committed_at, mut idled_at) = (world::instant(), world::instant());
+        // What may have been sent already, up to this tick, is sent again exactly so.
+        let mut again = self.intended()?.filter(|&tick| tick > self.progress.epoch);
         // Who wants a comparison, all rows at its tick, and the first change after that, which waits.
         let mut asked: Option<(Wish, Whole)> = None;
         let mut held: Option<TickDelta> = None;
         while !self.stop.is_set() {
-            if asked.is_none() {
+            if asked.is_none() && again.is_none() {
                 asked = self.asked(gathered.seen);
             }
-            let last = asked.as_ref().map_or(Tick::MAX, |(_, whole)| whole.tick);
+            let last =
+                asked.as_ref().map_or(Tick::MAX, |(_, whole)| whole.tick).min(again.unwrap_or(Tick::MAX));
             let left = self.settings.commit_interval.saturating_sub(committed_at.elapsed());
             let wait = if gathered.pending.is_empty() { WAIT } else { left.min(WAIT) };
             let mut next = match held.take() {
@@ -184,14 +187,27 @@ impl Sync<'_> {
                 self.record(self.progress.epoch)?;
                 recorded = true;
             }
-            let comes_to_rest = asked.is_some() && (held.is_some() || gathered.seen >= last);
+            let rests = held.is_some() || gathered.seen >= last;
+            if rests && let Some(tick) = again.take() {
+                gathered.seen = tick;
+                if !gathered.pending.is_empty() {
+                    let since = gathered.since.take().unwrap_or_else(world::now_micros);
+                    let net = gathered.pending.take()?;
+                    if self.commit(Effect::Advance, tick, net, since)? == Went::Stopped {
+                        return Ok(());
+                    }
+                }
+                continue;
+            }
+            let comes_to_rest = asked.is_some() && rests;
             let behind = gathered.seen > self.progress.epoch;
             let due = match gathered.pending.is_empty() {
                 true => behind && committed_at.elapsed() >= IDLE_COMMIT,
                 false => {
                     comes_to_rest
-                        || committed_at.elapsed() >= self.settings.commit_interval
-                        || gathered.pending.bytes() >= self.settings.batch_bytes
+                        || again.is_none()
+                            && (committed_at.elapsed() >= self.settings.commit_interval
+                                || gathered.pending.bytes() >= self.settings.batch_bytes)
                 }
             };
             if due {
@@ -217,6 +233,15 @@ impl Sync<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Up to which tick the destination may have been sent changes that it does not know of having.
+    fn intended(&self) -> Result<Option<Tick>> {
+        if self.warehouse.remembers_ranges() {
+            return Ok(None);
+        }
+        let intent = self.memory.get(MEMORY_INTENT)?.and_then(|tick| tick.try_into().ok());
+        Ok(intent.map(Tick::from_be_bytes))
     }
 
     /// Somebody who wants a comparison, with all rows as they are now, which is not before `seen`.
@@ -267,9 +292,9 @@ impl Sync<'_> {
         let from = self.progress;
         let to = Progress { generation: from.generation + 1, ..from };
         let directory = format!("{}/verify/{:020}/f{}a{}/", self.uuid, from.epoch, from.fence, self.attempt);
-        let mut batch = Batch { effect: Effect::Replace, from, to, directory, files: Vec::new(), counts };
-        batch.files = self.warehouse.stage(&batch, &staged, self.settings.file_bytes)?;
-        let differences = self.warehouse.compare(&batch)?;
+        let (files, ranges) = (Vec::new(), Vec::new());
+        let mut batch = Batch { effect: Effect::Mend, from, to, directory, files, ranges, counts };
+        let differences = self.warehouse.compare(&mut batch, &staged, self.settings.file_bytes)?;
         if wish.repair && !differences.is_empty() {
             let applied = self.warehouse.apply(&batch)?;
             self.progress = to;
@@ -277,8 +302,8 @@ impl Sync<'_> {
             self.status.committed(SinkCommit {
                 at_micros: now,
                 to: to.epoch,
-                rows: counts.inserts,
-                counts: Some(counts),
+                rows: batch.counts.inserts,
+                counts: Some(batch.counts),
                 bytes: batch.files.iter().map(|f| f.bytes).sum(),
                 files: batch.files.len() as u64,
                 attempts: 1,
@@ -392,11 +417,12 @@ impl Sync<'_> {
             }
         }
         self.progress = Progress { generation, epoch: hi, fence: self.progress.fence };
-        self.record(hi)?;
-        world::crash_point("sink.recorded");
         record.at_micros = world::now_micros();
         record.freshness_micros = record.at_micros - since;
+        // Before the note of the tick, which makes both durable.
         self.status.committed(record);
+        self.record(hi)?;
+        world::crash_point("sink.recorded");
         Ok(Went::Through)
     }
 
@@ -426,7 +452,8 @@ impl Sync<'_> {
         world::crash_point("sink.before_put");
         let warehouse = &mut *self.warehouse;
         let to = Progress { generation, epoch: hi, fence: from.fence };
-        let mut batch = Batch { effect, from, to, directory, files: Vec::new(), counts };
+        let (files, ranges) = (Vec::new(), Vec::new());
+        let mut batch = Batch { effect, from, to, directory, files, ranges, counts };
         let staging = world::instant();
         batch.files = warehouse.stage(&batch, staged, self.settings.file_bytes)?;
         record.phases.stage = staging.elapsed();

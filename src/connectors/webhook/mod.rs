@@ -1,10 +1,12 @@
 //! WEBHOOK: bodies that are posted to the server's HTTP port become rows.
 //!
 //! Whoever takes the requests puts each body into the source's [`mailbox`]; the source takes all that wait there,
-//! makes one tick of them, and answers when that is durable. Nothing is acknowledged before.
+//! makes one tick of them, and answers when that is durable. Nothing is acknowledged before. As a destination, changes
+//! are posted to somebody else's server: [`sink`](mod@sink).
 
 mod bodies;
 pub mod mailbox;
+pub mod sink;
 mod source;
 
 use std::sync::Arc;

@@ -112,8 +112,8 @@ impl Session {
             return Ok(Outcome::done("VERIFY SINK"));
         }
         let what = format!(
-            "the target of sink \"{}\" differs from \"{}\" at tick {}: {} rows missing, {} rows too many",
-            entry.name, from.name, verified.tick, found.lacks, found.extra
+            "the target of sink \"{}\" differs from \"{}\" at tick {}: {} rows missing, {} too many, {} changed",
+            entry.name, from.name, verified.tick, found.lacks, found.extra, found.changed
         );
         let detail = found.shown.join("\n");
         if verify.repair {

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 
 use crate::connectors::Changes;
-use crate::engine::{CollectionId, Engine, SubscribeFrom, Subscription, Tick, TickDelta};
+use crate::engine::{Backlog, CollectionId, Engine, SubscribeFrom, Subscription, Tick, TickDelta};
 use crate::error::Result;
 
 /// A sink's subscription. It lives as long as the sink, over all its attempts.
@@ -44,6 +44,11 @@ impl Followed {
         self.engine.hold_journal(&self.hold, Some(subscription.start_tick()));
         *self.subscription.lock() = Arc::new(subscription);
         Ok(())
+    }
+
+    /// What waits for the sink.
+    pub fn backlog(&self) -> Backlog {
+        self.subscription.lock().backlog()
     }
 
     /// Nothing up to `tick` is needed any more.

@@ -1,4 +1,4 @@
-//! `tidemill.sink_commits`: what each sink's newest commits were, for as long as the server runs.
+//! `tidemill.sink_commits`: what each sink's newest commits were.
 
 use std::time::Duration;
 

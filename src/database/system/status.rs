@@ -44,6 +44,9 @@ pub(super) const RELATIONS: &[Definition] = &[
             Column("freshness", Kind::Interval),
             Column("event_time", Kind::Timestamp),
             Column("error", Kind::Text),
+            Column("backlog_rows", Kind::Int),
+            Column("backlog_bytes", Kind::Int),
+            Column("backlog_disk_bytes", Kind::Int),
         ],
         rows: sinks,
     },
@@ -123,6 +126,7 @@ fn sinks(database: &Database) -> Result<Vec<Vec<Cell>>> {
     let rows = catalog.of_kind(ObjectKind::Sink).into_iter().filter_map(|e| {
         let Object::Sink(sink) = &e.object else { return None };
         let s = values(database, e);
+        let backlog = database.workers.followed(e.id).map(|f| f.backlog());
         Some(vec![
             Cell::int(e.id.0),
             Cell::text(catalog.full_name(e)),
@@ -137,6 +141,9 @@ fn sinks(database: &Database) -> Result<Vec<Vec<Cell>>> {
             Cell::or_null(s.freshness_micros, Cell::Interval),
             Cell::or_null(s.event_time_micros, Cell::Timestamp),
             Cell::or_null(s.error, Cell::text),
+            Cell::or_null(backlog, |b| Cell::int(b.rows)),
+            Cell::or_null(backlog, |b| Cell::int(b.memory_bytes)),
+            Cell::or_null(backlog, |b| Cell::int(b.disk_bytes)),
         ])
     });
     Ok(rows.collect())

@@ -4,10 +4,8 @@
 //! That tells a torn tail (never acknowledged, cut off at open) from damage to something acknowledged.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 
 use super::corrupted;
 use crate::engine::{CollectionId, Delta, Tick, ipc};
@@ -147,8 +145,7 @@ impl RecordWriter {
         self.buffer.push(u8::from(delta.weights.is_some()));
         let len_at = self.buffer.len();
         self.buffer.extend_from_slice(&[0; 8]);
-        let batch = with_weights(delta)?;
-        ipc::write(&mut self.buffer, &batch.schema(), std::iter::once(&batch))?;
+        ipc::write_delta(&mut self.buffer, delta)?;
         let len = (self.buffer.len() - len_at - 8) as u64;
         self.buffer[len_at..len_at + 8].copy_from_slice(&len.to_le_bytes());
         Ok(())
@@ -226,26 +223,7 @@ impl Section<'_> {
         let damaged = |e: &dyn std::fmt::Display| {
             corrupted(path, format!("rows of collection {} cannot be read: {e}", self.collection.0))
         };
-        let (_, batches) = ipc::read(self.bytes).map_err(|e| damaged(&e))?;
-        let mut deltas = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let mut columns = batch.columns().to_vec();
-            let weights = if self.weighted {
-                let column = columns.pop().ok_or_else(|| damaged(&"the weights are missing"))?;
-                let column = column
-                    .as_primitive_opt::<Int64Type>()
-                    .ok_or_else(|| damaged(&"the weights are no numbers"))?
-                    .clone();
-                Some(column.values().clone())
-            } else {
-                None
-            };
-            let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-                .map_err(|e| damaged(&e))?;
-            deltas.push(Delta { rows, weights });
-        }
-        Ok(deltas)
+        ipc::read_deltas(self.bytes, schema, self.weighted).map_err(|e| damaged(&e))
     }
 }
 
@@ -302,18 +280,4 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)
-}
-
-/// The rows, with the weights as a last column where there are some.
-fn with_weights(delta: &Delta) -> Result<RecordBatch> {
-    let schema = delta.rows.schema();
-    let mut columns: Vec<ArrayRef> = delta.rows.columns().to_vec();
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(delta.rows.num_rows()));
-    let Some(weights) = &delta.weights else {
-        return Ok(RecordBatch::try_new_with_options(schema, columns, &options)?);
-    };
-    let mut fields = schema.fields().to_vec();
-    fields.push(Arc::new(Field::new("weight", DataType::Int64, false)));
-    columns.push(Arc::new(Int64Array::new(weights.clone(), None)));
-    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
 }

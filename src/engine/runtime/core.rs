@@ -13,6 +13,7 @@ use super::inbox::{Work, shut_down};
 use super::operator::RowError;
 use super::replay::ReplayReport;
 use super::shared::Shared;
+use super::spill::Spill;
 use super::stats::{CollectionStats, EngineStats};
 use super::subscribe::{self, Keep, Publisher, SubscribeFrom, Subscription};
 use crate::engine::durable::checkpoint::Checkpointer;
@@ -25,6 +26,7 @@ use crate::engine::plan::lower::LoweredNode;
 use crate::engine::serve::snapshot::{CollectionSnapshot, EngineSnapshot};
 use crate::engine::{CheckpointStats, CollectionId, InputSpec, Tick};
 use crate::error::{Error, Result, SqlState};
+use crate::world;
 
 /// Where the answer to a command goes.
 pub(crate) type Reply<T> = mpsc::SyncSender<Result<T>>;
@@ -358,7 +360,6 @@ impl Core {
 
     fn subscribe(&mut self, id: CollectionId, from: SubscribeFrom, keep: Keep) -> Result<Subscription> {
         let tick = self.tick;
-        let rows_max = self.shared.config.subscription_rows_max;
         let collection = self.collections.get_mut(&id).ok_or_else(|| gone(id))?;
         if let Some(error) = &collection.failed {
             return Err(error.clone());
@@ -376,10 +377,17 @@ impl Core {
                 (after, None)
             }
         };
-        // Merged, what waits for a reader is at most twice the collection's rows, if it keeps any.
-        let rows_max =
-            if keep == Keep::Unreleased && collection.keeps_rows() { usize::MAX } else { rows_max };
-        let (publisher, subscription) = subscribe::channel(start, snapshot, keep, rows_max);
+        // Merged, what waits for a reader is at most twice the collection's rows, if it keeps any; on disk there is room.
+        let config = &self.shared.config;
+        let spill = config.spill_dir.as_ref().filter(|_| keep == Keep::Unreleased);
+        let spill =
+            spill.map(|dir| (config.subscription_bytes_max, Spill::new(dir, world::uuid().to_string())));
+        let rows_max = match keep {
+            Keep::Unreleased if spill.is_some() || collection.keeps_rows() => usize::MAX,
+            Keep::Unreleased | Keep::Nothing => config.subscription_rows_max,
+        };
+        let limits = subscribe::Limits { rows_max, spill };
+        let (publisher, subscription) = subscribe::channel(start, snapshot, keep, limits);
         if !self.live && start == 0 {
             // A query over nothing may have rows, and who follows from tick 0 on begins without any.
             let rows = match &collection.kind {

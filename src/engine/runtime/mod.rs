@@ -15,6 +15,7 @@ mod relieve;
 pub(crate) mod replay;
 mod resume;
 pub(crate) mod shared;
+pub(crate) mod spill;
 pub mod stats;
 pub mod subscribe;
 pub(crate) mod tick;

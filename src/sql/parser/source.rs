@@ -248,7 +248,7 @@ impl StatementParser<'_> {
         self.expect_word("from")?;
         let from = self.name()?;
         self.expect_word("into")?;
-        let (kind, connection) = self.endpoint(&["snowflake", "postgres", "kafka", "files"])?;
+        let (kind, connection) = self.endpoint(&["snowflake", "postgres", "kafka", "files", "webhook"])?;
         let mut sink = CreateSink {
             name,
             if_not_exists,

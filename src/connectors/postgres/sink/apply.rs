@@ -246,7 +246,7 @@ impl PostgresTable {
         }
         world::crash_point("sink.fenced");
         let merging = world::instant();
-        if batch.effect == Effect::Replace {
+        if batch.effect != Effect::Advance {
             self.run(&s.clear_target())?;
         }
         world::crash_point("sink.deleted");
@@ -278,7 +278,7 @@ impl PostgresTable {
             let (side, text): (String, String) = (row.get(0), row.get(1));
             let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or_default();
             differences.shown.push(format!("{side} {text}"));
-            (differences.lacks, differences.extra) = (number(2), number(3));
+            (differences.lacks, differences.extra, differences.changed) = (number(2), number(3), number(4));
         }
         Ok(differences)
     }
@@ -375,7 +375,8 @@ impl Warehouse for PostgresTable {
         applied
     }
 
-    fn compare(&mut self, batch: &Batch) -> Step<Differences> {
+    fn compare(&mut self, batch: &mut Batch, rows: &RecordBatch, file_bytes: usize) -> Step<Differences> {
+        batch.files = self.stage(batch, rows, file_bytes)?;
         let compared = self.compare_whole(batch);
         if compared.is_err() {
             self.session = None;

@@ -264,8 +264,8 @@ impl Statements {
         self.matches(nulls).into_iter().map(update).collect()
     }
 
-    /// Compares the target's rows with those copied: which side has a row more often, the row, and how many the
-    /// copied and the target's have more in all.
+    /// Compares the target's rows with those copied: which side has a row more often, the row, and how many rows are
+    /// missing, too many and changed in all.
     pub fn compare(&self) -> String {
         let columns: Vec<String> = self
             .columns
@@ -281,12 +281,24 @@ impl Statements {
             .collect();
         let columns = columns.join(", ");
         let target = &self.names.target;
+        let (is_change, of_key) = match &self.shape.mode {
+            Mode::Keyed(_) => (
+                format!(
+                    "count(*) FILTER (WHERE {OP} = 'lacks') OVER of_key = 1 AND count(*) FILTER (WHERE {OP} = 'has') OVER of_key = 1"
+                ),
+                format!("PARTITION BY {}", list(self.key().into_iter().map(|(name, _)| name))),
+            ),
+            Mode::Bag | Mode::Append => ("false".to_string(), String::new()),
+        };
         format!(
             "WITH ours AS (SELECT {columns} FROM {CHANGES}), theirs AS (SELECT {columns} FROM {target}), \
              apart AS (SELECT 'lacks' AS {OP}, o.* FROM (SELECT * FROM ours EXCEPT ALL SELECT * FROM theirs) o \
-             UNION ALL SELECT 'has', t.* FROM (SELECT * FROM theirs EXCEPT ALL SELECT * FROM ours) t) \
-             SELECT {OP}, (to_jsonb(apart) - '{OP}')::text, count(*) FILTER (WHERE {OP} = 'lacks') OVER (), \
-             count(*) FILTER (WHERE {OP} = 'has') OVER () FROM apart ORDER BY 2, 1 LIMIT {SHOWN}"
+             UNION ALL SELECT 'has', t.* FROM (SELECT * FROM theirs EXCEPT ALL SELECT * FROM ours) t), \
+             marked AS (SELECT apart.*, {is_change} AS {CHANGE} FROM apart WINDOW of_key AS ({of_key})) \
+             SELECT {OP}, (to_jsonb(marked) - '{OP}' - '{CHANGE}')::text, \
+             count(*) FILTER (WHERE {OP} = 'lacks' AND NOT {CHANGE}) OVER (), \
+             count(*) FILTER (WHERE {OP} = 'has' AND NOT {CHANGE}) OVER (), \
+             count(*) FILTER (WHERE {OP} = 'lacks' AND {CHANGE}) OVER () FROM marked ORDER BY 2, 1 LIMIT {SHOWN}"
         )
     }
 
@@ -339,6 +351,9 @@ impl Removal {
         }
     }
 }
+
+/// Whether both sides have one row of a key.
+const CHANGE: &str = "_tidemill_change";
 
 /// How many differing rows [`Statements::compare`] shows.
 const SHOWN: usize = 20;
