@@ -42,6 +42,12 @@ pub struct Config {
     pub memory_limit: u64,
     /// Bytes of changes that wait in memory for one sink; more wait on disk.
     pub sink_memory: usize,
+    /// `tidemill.errors` keeps no more bad records than this.
+    pub errors_rows: u64,
+    /// Nor more bytes of them than this.
+    pub errors_bytes: u64,
+    /// Nor any that are older than this.
+    pub errors_hours: u64,
     /// Sessions at once over the wire.
     pub connections: usize,
     /// How long shutdown waits for sources and sinks to finish, in milliseconds.
@@ -183,6 +189,30 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "errors_rows",
+        unit: "records",
+        default: "100000",
+        bounds: "0 or more",
+        about: "tidemill.errors keeps no more bad records than this; the oldest go first",
+        set: |c, v| number(v, 0, u64::MAX, "a whole number, 0 or more").map(|n| c.errors_rows = n),
+    },
+    Setting {
+        name: "errors_bytes",
+        unit: "bytes",
+        default: "268435456",
+        bounds: "0 or more",
+        about: "tidemill.errors keeps no more bytes of bad records than this",
+        set: |c, v| number(v, 0, u64::MAX, "a whole number of bytes, 0 or more").map(|n| c.errors_bytes = n),
+    },
+    Setting {
+        name: "errors_hours",
+        unit: "hours",
+        default: "720",
+        bounds: "1 or more",
+        about: "how long tidemill.errors keeps bad records",
+        set: |c, v| number(v, 1, u64::MAX, "a whole number of hours, 1 or more").map(|n| c.errors_hours = n),
+    },
+    Setting {
         name: "connections",
         unit: "sessions",
         default: "200",
@@ -260,6 +290,9 @@ impl Default for Config {
             checkpoint_bytes: 0,
             memory_limit: 0,
             sink_memory: 0,
+            errors_rows: 0,
+            errors_bytes: 0,
+            errors_hours: 0,
             connections: 0,
             drain_timeout_ms: 0,
             accept_loss: false,

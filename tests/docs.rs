@@ -7,6 +7,7 @@ use std::path::Path;
 use common::fakesnow::Fakesnow;
 use common::kafka::Kafka;
 use common::mariadb::MariaDb;
+use common::mosquitto::Mosquitto;
 use common::pgclient::{PgClient, Protocol};
 use common::postgres::Postgres;
 use common::receiver::Receiver;
@@ -70,6 +71,41 @@ fn webhook() {
         sql.replace("https://receiver.example.com/changes", &receiver.url)
     });
     assert!(!receiver.posted().is_empty());
+}
+
+#[test]
+fn http() {
+    use axum::Router;
+    use axum::http::header;
+    use axum::routing::{get, post};
+    let soap = "<Envelope><Body><GetOrdersResponse><orders><order id='1'/></orders></GetOrdersResponse></Body></Envelope>";
+    let router = Router::new()
+        .route(
+            "/orders",
+            get(async || r#"{"data": [{"id": 1, "city": "Oslo", "total": 9.99}], "next": null}"#),
+        )
+        .route("/soap", post(async move || soap))
+        .route("/events", get(async || ([(header::CONTENT_TYPE, "text/event-stream")], "data: {}\n\n")));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    runtime.spawn(async move { axum::serve(listener, router).await });
+    run("docs/connectors/http.md", |sql| sql.replace("https://api.example.com", &url));
+}
+
+#[test]
+fn lines() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().display().to_string();
+    std::fs::write(directory.path().join("a.log"), "an ERROR\n").expect("written");
+    run("docs/connectors/lines.md", |sql| sql.replace("/var/log/app", &path));
+}
+
+#[test]
+fn mqtt() {
+    let broker = Mosquitto::start("");
+    let host = format!("127.0.0.1:{}", broker.port);
+    run("docs/connectors/mqtt.md", |sql| sql.replace("broker.example.com:1883", &host));
 }
 
 #[test]

@@ -4,24 +4,11 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::process::Tidemill;
 use common::s3::S3;
-
-/// Waits until a query gives these rows.
-fn until(server: &Tidemill, sql: &str, expected: &[&[&str]]) {
-    let start = Instant::now();
-    loop {
-        let rows = server.rows(sql);
-        if rows == expected {
-            return;
-        }
-        let sources = || server.rows("SELECT name, status, error FROM tidemill.sources");
-        assert!(start.elapsed() < Duration::from_secs(60), "{sql}: {rows:?}\n{:?}", sources());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
+use common::until;
 
 /// Writes a file beside its place and moves it there.
 fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) {

@@ -4,12 +4,16 @@
 //! where to put or take rows, how to say how it is doing, when to stop. It returns only when told to stop or
 //! when it cannot go on; the database starts it again after a pause, from the last durable position.
 
+pub mod bodies;
 pub mod commits;
 pub mod envelope;
 pub mod files;
 pub mod format;
 pub mod generate;
+pub mod http;
 pub mod kafka;
+pub mod lines;
+pub mod mqtt;
 pub mod mysql;
 pub mod postgres;
 pub mod registry;
@@ -28,6 +32,8 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 
 pub use commits::{CommitLog, CommitStore, Phases, SinkCommit};
+
+pub use envelope::kept::Kept;
 
 pub use crate::declared::{Envelope, FormatSpec, Include, OptionList, OptionValue};
 pub use verify::{Checks, Differences, Verified, Whole, Wish};
@@ -62,6 +68,8 @@ pub struct BadRecord {
     pub raw: Option<Vec<u8>>,
     /// Where it came from, by the source's own terms: `topic=orders partition=3 offset=77`.
     pub position: String,
+    /// What it had besides its bytes; `None`: it cannot be decoded again by itself.
+    pub kept: Option<Kept>,
 }
 
 /// A file that was read to its end.
@@ -288,7 +296,7 @@ pub trait Sink: Send {
 pub struct SourceDefinition {
     /// The source's name (consumer group, slot and the like are named after it).
     pub name: String,
-    /// `kafka`, `postgres`, `mysql`, `webhook`, `nexmark`, `datagen`.
+    /// `kafka`, `postgres`, `http`, …: a name of [`registry`].
     pub kind: String,
     /// Options of its CONNECTION; empty when it has none.
     pub connection: Vec<(String, String)>,

@@ -2,10 +2,11 @@
 
 use arrow::datatypes::SchemaRef;
 
+use super::envelope::{Declaration, Decoder};
 use super::generate::{datagen, nexmark_source};
 use super::{
-    Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, kafka, mysql, postgres,
-    schema_registry, snowflake, webhook,
+    Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, http, kafka, lines, mqtt, mysql,
+    postgres, schema_registry, snowflake, webhook,
 };
 use crate::error::{Error, Result};
 
@@ -14,6 +15,7 @@ type MakeSource = fn(&SourceDefinition, &SchemaRef) -> Result<Box<dyn Source>>;
 type Discover = fn(&SourceDefinition) -> Result<Vec<Discovered>>;
 type OutputKey = fn(&SourceDefinition, &SchemaRef) -> Result<Vec<usize>>;
 type MakeSink = fn(&SinkDefinition, &SchemaRef, &[usize]) -> Result<Box<dyn Sink>>;
+type MakeDecoder = fn(&SourceDefinition, &SchemaRef) -> Result<Decoder>;
 type DropSource = fn(&SourceDefinition) -> Result<()>;
 
 /// What one kind can do; `None` is refused with 0A000.
@@ -23,6 +25,7 @@ struct Kind {
     source: Option<MakeSource>,
     discover: Option<Discover>,
     output_key: Option<OutputKey>,
+    decoder: Option<MakeDecoder>,
     sink: Option<MakeSink>,
     drop_source: Option<DropSource>,
 }
@@ -33,6 +36,7 @@ const NOTHING: Kind = Kind {
     source: None,
     discover: None,
     output_key: None,
+    decoder: None,
     sink: None,
     drop_source: None,
 };
@@ -44,6 +48,7 @@ const KINDS: &[Kind] = &[
         source: Some(kafka::source),
         discover: Some(kafka::discover),
         output_key: Some(kafka::output_key),
+        decoder: Some(records),
         sink: Some(kafka::sink),
         ..NOTHING
     },
@@ -84,10 +89,36 @@ const KINDS: &[Kind] = &[
         ..NOTHING
     },
     Kind {
+        name: "http",
+        source: Some(http::source),
+        discover: Some(http::discover),
+        output_key: Some(http::output_key),
+        decoder: Some(http::decoder),
+        ..NOTHING
+    },
+    Kind {
+        name: "lines",
+        source: Some(lines::source),
+        discover: Some(lines::discover),
+        output_key: Some(lines::output_key),
+        decoder: Some(records),
+        ..NOTHING
+    },
+    Kind {
+        name: "mqtt",
+        source: Some(mqtt::source),
+        discover: Some(mqtt::discover),
+        output_key: Some(mqtt::output_key),
+        decoder: Some(records),
+        drop_source: Some(mqtt::drop_session),
+        ..NOTHING
+    },
+    Kind {
         name: "webhook",
         source: Some(webhook::source),
         discover: Some(webhook::discover),
         output_key: Some(webhook::output_key),
+        decoder: Some(webhook::decoder),
         sink: Some(webhook::sink::sink),
         ..NOTHING
     },
@@ -99,10 +130,16 @@ const KINDS: &[Kind] = &[
         source: Some(files::source),
         discover: Some(files::discover),
         output_key: Some(files::output_key),
+        decoder: Some(records),
         sink: Some(files::sink),
         ..NOTHING
     },
 ];
+
+/// What reads the records of a source that hands its records to a decoder as they are.
+fn records(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Decoder> {
+    Decoder::new(&Declaration { definition, schema, full_before_images: false })
+}
 
 fn kind(name: &str) -> &'static Kind {
     KINDS.iter().find(|k| k.name == name).unwrap_or(&NOTHING)
@@ -151,6 +188,16 @@ pub fn discover(def: &SourceDefinition) -> Result<Vec<Discovered>> {
 /// 42P16 when the envelope needs a key and there is none.
 pub fn output_key(def: &SourceDefinition, schema: &SchemaRef) -> Result<Vec<usize>> {
     kind(&def.kind).output_key.map_or_else(|| Ok(Vec::new()), |f| f(def, schema))
+}
+
+/// What decodes single records of a source again.
+///
+/// # Errors
+/// 0A000 for a kind whose records cannot be.
+pub fn decoder(def: &SourceDefinition, schema: &SchemaRef) -> Result<Decoder> {
+    let name = &def.kind;
+    let refused = || Error::unsupported(format!("REPLAY ERRORS of a {} source", name.to_uppercase()));
+    kind(name).decoder.ok_or_else(refused)?(def, schema)
 }
 
 /// The sink that a definition asks for; checks every option and touches nothing.

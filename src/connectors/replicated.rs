@@ -150,6 +150,7 @@ impl RowBuilder {
                             ),
                             raw: Some(text.as_bytes().to_vec()),
                             position: format!("{} {position}", self.output.upstream),
+                            kept: None,
                         });
                     }
                 }
@@ -163,6 +164,7 @@ impl RowBuilder {
                         ),
                         raw: Some(raw.to_vec()),
                         position: format!("{} {position}", self.output.upstream),
+                        kept: None,
                     });
                 }
                 Value::Unchanged if self.output.key.is_empty() || self.output.key.contains(&i) => {

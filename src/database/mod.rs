@@ -13,6 +13,7 @@ mod open;
 mod outcome;
 pub mod pg_catalog;
 mod queries;
+mod retention;
 mod session;
 mod settings;
 mod statements;
@@ -66,6 +67,8 @@ pub struct Database {
     /// Views that could not be built when the directory was opened, and why.
     failed: Mutex<HashMap<ObjectId, Error>>,
     subscriptions: Arc<Subscriptions>,
+    /// Held while rows are taken out of `tidemill.errors`.
+    errors: Arc<Mutex<()>>,
     /// Held for as long as the directory is open: a second server finds it locked.
     _lock: std::fs::File,
 }

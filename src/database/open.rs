@@ -21,7 +21,7 @@ use crate::database::supervise::Followed;
 use crate::database::system;
 use crate::database::workers::{Workers, hold_key};
 use crate::database::writer::Writer;
-use crate::database::{Database, objects};
+use crate::database::{Database, objects, retention};
 use crate::engine::{Engine, EngineConfig, InputSpec, SubscribeFrom, Tick};
 use crate::error::{Error, Result, SqlState};
 use crate::memory;
@@ -66,6 +66,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
         workers: Workers::default(),
         failed: Mutex::new(failed),
         subscriptions: Arc::default(),
+        errors: Arc::default(),
         _lock: lock,
     });
     let mut stops = Vec::new();
@@ -89,6 +90,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
     );
     set_to_work(&database, resumed);
     leavings::sweep(&database);
+    retention::start(&database)?;
     Ok(database)
 }
 

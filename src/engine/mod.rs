@@ -94,6 +94,21 @@ pub enum InputChange {
     },
     /// Every row goes away.
     Truncate,
+    /// These rows, and no others: what is there already stays as it is. By key the last row of a key wins.
+    Replace(RecordBatch),
+}
+
+impl InputChange {
+    /// The rows that it tells of; `None`: it tells of none.
+    pub fn rows(&self) -> Option<&RecordBatch> {
+        match self {
+            InputChange::Delta(delta) => Some(&delta.rows),
+            InputChange::Upsert { rows, .. }
+            | InputChange::Patch { rows, .. }
+            | InputChange::Replace(rows) => Some(rows),
+            InputChange::Truncate => None,
+        }
+    }
 }
 
 /// Changes that become visible together, in one tick.

@@ -107,6 +107,8 @@ pub enum Statement {
     WaitForSink(WaitForSink),
     /// VERIFY SINK.
     VerifySink(VerifySink),
+    /// REPLAY ERRORS.
+    ReplayErrors(Box<ReplayErrors>),
     /// VALIDATE CONNECTION.
     ValidateConnection(Name),
     /// Something of SQL or of the dialect that is not built: the error (0A000) names it.
@@ -600,4 +602,13 @@ pub struct VerifySink {
     pub name: Name,
     /// Whether the target is also mended.
     pub repair: bool,
+}
+
+/// REPLAY ERRORS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplayErrors {
+    /// The source whose bad records are decoded again.
+    pub source: Name,
+    /// Which of them, over the columns of `tidemill.errors`; `None`: all.
+    pub condition: Option<ast::Expr>,
 }

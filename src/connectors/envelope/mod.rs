@@ -8,6 +8,7 @@ pub mod changes;
 pub mod debezium;
 pub mod include;
 pub mod infer;
+pub mod kept;
 pub mod key;
 mod mongo;
 mod schema_envelope;

@@ -142,6 +142,7 @@ fn show(change: &InputChange) -> Vec<String> {
             lines(rows, &|_| "~").into_iter().map(|line| format!("{line} but {columns:?}")).collect()
         }
         InputChange::Truncate => vec!["truncate".to_string()],
+        InputChange::Replace(_) => panic!("no envelope replaces all rows"),
     }
 }
 
@@ -272,8 +273,8 @@ fn other_formats() {
     );
     let wrong = source(ID_NAME, Envelope::None, &[]).format("text", &[]).decoder().unwrap_err();
     assert_eq!(wrong.message, "FORMAT TEXT needs exactly one column, of type text");
-    let unbuilt = source(ID_NAME, Envelope::None, &[]).format("xml", &[]).decoder().unwrap_err();
-    assert_eq!(unbuilt.message, "FORMAT XML is not supported yet");
+    let unbuilt = source(ID_NAME, Envelope::None, &[]).format("yaml", &[]).decoder().unwrap_err();
+    assert_eq!(unbuilt.message, "FORMAT YAML is not supported yet");
     let option = source(ID_NAME, Envelope::None, &[]).format("json", &[("x", "1")]).decoder().unwrap_err();
     assert_eq!(option.message, "unknown option \"x\" of FORMAT JSON");
 }

@@ -28,6 +28,7 @@ use crate::types::SqlType;
 use parquet::Columns;
 use source::{FilesSource, Settings, Shape};
 use store::Place;
+pub(super) use store::glob;
 use text::Compression;
 
 /// How long a store may take to answer when a connection is checked.
@@ -96,6 +97,7 @@ fn source_settings(definition: &SourceDefinition, schema: &SchemaRef) -> Result<
             Format::Avro(_) => return Err(Error::unsupported("FORMAT AVRO of a FILES source")),
             Format::Protobuf(_) => return Err(Error::unsupported("FORMAT PROTOBUF of a FILES source")),
             Format::Bytes => return Err(Error::unsupported("FORMAT BYTES of a FILES source")),
+            Format::Xml(_) => return Err(Error::unsupported("FORMAT XML of a FILES source")),
         },
     };
     let mut options = Options::new("a FILES source", definition.options.clone());

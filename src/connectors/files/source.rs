@@ -235,6 +235,7 @@ impl Reader<'_> {
             reason: reason.to_string(),
             raw: None,
             position: format!("file={path} records={records}"),
+            kept: None,
         });
         self.finish(FinishedFile { path, version, size, rows, bad_records: bad + 1 });
     }
@@ -376,11 +377,13 @@ impl Reader<'_> {
         let mut seen = 0;
         let is_text = matches!(&self.settings.shape, Shape::Text);
         let has_header = matches!(&self.settings.shape, Shape::Csv(options) if options.header);
+        let mut header_line = None;
         if has_header {
             match records.next().map_err(|e| Failure::File(e.to_string()))? {
                 None => return Ok(End::Read),
                 Some((line, header)) => {
                     let decoder = self.decoder.as_mut().ok_or_else(no_decoder)?;
+                    header_line = Some(header.to_vec());
                     if let Err(why) = decoder.set_header(header) {
                         let header = header.to_vec();
                         self.refuse(file, format!("line={line}"), &header, why.sqlstate, why.reason);
@@ -401,29 +404,31 @@ impl Reader<'_> {
             }
             let decoder = self.decoder.as_mut().ok_or_else(no_decoder)?;
             let before = decoder.pending();
+            let given = Record {
+                value: Some(value.get(..value.len().min(LENGTH_MAX)).unwrap_or_default()),
+                topic: &file.path,
+                offset: i64::try_from(line).unwrap_or(i64::MAX),
+                timestamp_micros: Some(file.modified.timestamp_micros()),
+                ..Record::default()
+            };
             let read = match value.len() > LENGTH_MAX {
                 true => Err(NotUnderstood {
                     sqlstate: SqlState::DATA_EXCEPTION,
                     reason: format!("the record is longer than {LENGTH_MAX} bytes"),
                     of_key: false,
                 }),
-                false => decoder.push(&Record {
-                    value: Some(value),
-                    topic: &file.path,
-                    offset: i64::try_from(line).unwrap_or(i64::MAX),
-                    timestamp_micros: Some(file.modified.timestamp_micros()),
-                    ..Record::default()
-                }),
+                false => decoder.push(&given),
             };
             let rows = decoder.pending() - before;
             self.bytes += record.len();
             if let Some(begun) = &mut self.begun {
                 begun.records += 1;
                 begun.rows += rows as u64;
+                begun.bad += u64::from(read.is_err());
             }
             if let Err(why) = read {
-                let raw = value.get(..value.len().min(LENGTH_MAX)).unwrap_or_default();
-                self.refuse(file, format!("line={line}"), raw, why.sqlstate, why.reason);
+                let position = format!("file={} line={line}", file.path);
+                self.batch.bad.push(BadRecord::of(&given, why, position, header_line.as_deref()));
             }
             if self.is_full() {
                 self.hand_over(false).map_err(Failure::Ours)?;
@@ -444,6 +449,7 @@ impl Reader<'_> {
             reason,
             raw: Some(raw.to_vec()).filter(|r| !r.is_empty()),
             position: format!("file={} {at}", file.path),
+            kept: None,
         });
     }
 

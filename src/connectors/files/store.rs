@@ -70,7 +70,10 @@ fn pattern_start(url: &str) -> Option<usize> {
 }
 
 /// A pattern of names as a regular expression: `*` and `?` within a name, `**` over directories, `[…]`, `{a,b}`.
-fn glob(pattern: &str) -> Result<String> {
+///
+/// # Errors
+/// 22023 for brackets and braces that are not closed.
+pub fn glob(pattern: &str) -> Result<String> {
     let mut out = String::new();
     let mut chars = pattern.chars().peekable();
     let mut braces = 0u32;

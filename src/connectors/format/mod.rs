@@ -12,6 +12,7 @@ pub mod datetime;
 pub mod encode;
 pub mod json;
 pub mod number;
+pub mod pointer;
 pub mod protobuf;
 pub mod quote;
 pub mod records;
@@ -19,6 +20,7 @@ pub mod rows;
 pub mod scan;
 pub mod typed;
 pub mod values;
+pub mod xml;
 
 use arrow::datatypes::{DataType, Field, Schema};
 
@@ -32,6 +34,7 @@ use csv::CsvReader;
 use json::JsonReader;
 use protobuf::{ProtobufOptions, ProtobufReader};
 use values::{Encoding, Unit, text_of};
+use xml::{XmlOptions, XmlReader};
 
 /// Why a record as a whole was not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub enum Format {
     Json(JsonOptions),
     /// One line a record.
     Csv(CsvOptions),
+    /// One XML document a record, with a row in it or several.
+    Xml(XmlOptions),
     /// One Avro datum a record.
     Avro(Box<AvroOptions>),
     /// One Protobuf message a record.
@@ -124,6 +129,7 @@ impl Format {
         let format = match name.as_str() {
             "json" => Format::Json(JsonOptions::take(&mut options)?),
             "csv" => Format::Csv(CsvOptions::take(&mut options)?),
+            "xml" => Format::Xml(XmlOptions::take(&mut options)?),
             "protobuf" => Format::Protobuf(Box::new(ProtobufOptions::take(&mut options)?)),
             "avro" => Format::Avro(Box::new(AvroOptions::take(&mut options)?)),
             "text" => Format::Text,
@@ -151,6 +157,7 @@ impl Format {
         Ok(match self {
             Format::Json(options) => RecordReader::Json(JsonReader::new(schema, options)),
             Format::Csv(options) => RecordReader::Csv(CsvReader::new(schema, options)),
+            Format::Xml(options) => RecordReader::Xml(Box::new(XmlReader::new(schema, options)?)),
             Format::Avro(options) => {
                 RecordReader::Avro(Box::new(AvroReader::new(schema, Part::Value, options)?))
             }
@@ -288,6 +295,8 @@ pub enum RecordReader {
     Json(JsonReader),
     /// FORMAT CSV.
     Csv(CsvReader),
+    /// FORMAT XML.
+    Xml(Box<XmlReader>),
     /// FORMAT AVRO.
     Avro(Box<AvroReader>),
     /// FORMAT PROTOBUF.
@@ -325,6 +334,7 @@ impl RecordReader {
         match self {
             RecordReader::Json(reader) => emit(Fields::Row(reader.read(text)?, text)),
             RecordReader::Csv(reader) => reader.read(text, |row| emit(Fields::Row(row, text))),
+            RecordReader::Xml(reader) => reader.read(text, |row| emit(Fields::Row(row, text))),
             RecordReader::Avro(_) | RecordReader::Protobuf(_) | RecordReader::Whole(_) => {
                 let mut row = Row::new(1);
                 row.set(0, Slot::Text((0..text.len()).into()));
@@ -349,6 +359,7 @@ impl RecordReader {
     pub fn encodings(&self) -> &[Encoding] {
         match self {
             RecordReader::Json(reader) => reader.encodings(),
+            RecordReader::Xml(reader) => reader.encodings(),
             RecordReader::Avro(reader) => reader.encodings(),
             RecordReader::Protobuf(reader) => reader.encodings(),
             RecordReader::Csv(_) | RecordReader::Whole(_) => &[],

@@ -421,6 +421,7 @@ impl SinkSettings {
             Format::Csv(csv) => SinkFormat::Csv(csv),
             Format::Avro(avro) => schema(SchemaKind::Avro, avro.registry, avro.subjects)?,
             Format::Protobuf(protobuf) => schema(SchemaKind::Protobuf, protobuf.registry, protobuf.subjects)?,
+            Format::Xml(_) => return Err(Error::unsupported("FORMAT XML of a KAFKA sink")),
             Format::Text | Format::Bytes => {
                 return Err(Error::unsupported("a KAFKA sink of FORMAT TEXT or BYTES"));
             }

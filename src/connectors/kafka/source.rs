@@ -452,13 +452,8 @@ impl Reader<'_> {
 }
 
 fn bad_record(record: &Record<'_>, why: NotUnderstood) -> BadRecord {
-    let raw = if why.of_key { record.key } else { record.value };
-    BadRecord {
-        sqlstate: why.sqlstate.0,
-        reason: why.reason,
-        raw: raw.map(<[u8]>::to_vec),
-        position: format!("topic={} partition={} offset={}", record.topic, record.partition, record.offset),
-    }
+    let position = format!("topic={} partition={} offset={}", record.topic, record.partition, record.offset);
+    BadRecord::of(record, why, position, None)
 }
 
 /// Headers as a JSON object of strings; bytes that are no text as `\x` and hexadecimal digits.

@@ -23,7 +23,6 @@ use super::values::{Charsets, RowText};
 use super::{snapshot, tables};
 use crate::connectors::replicated::{Effect, RowBuilder};
 use crate::connectors::{BadRecord, Source, SourceBatch, SourceContext, SourceOutput};
-use crate::engine::InputChange;
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
@@ -477,11 +476,7 @@ impl Follower {
         for builder in &mut self.builders {
             let collection = builder.output().collection;
             for change in builder.take()? {
-                rows += match &change {
-                    InputChange::Delta(d) => d.rows.num_rows(),
-                    InputChange::Upsert { rows, .. } | InputChange::Patch { rows, .. } => rows.num_rows(),
-                    InputChange::Truncate => 0,
-                };
+                rows += change.rows().map_or(0, |r| r.num_rows());
                 batch.changes.push((collection, change));
             }
         }

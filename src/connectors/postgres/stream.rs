@@ -16,7 +16,6 @@ use super::snapshot::{self, Position, Slot};
 use super::tables;
 use crate::connectors::replicated::{Effect, RowBuilder, Tuple, Value, untold};
 use crate::connectors::{BadRecord, Source, SourceBatch, SourceContext};
-use crate::engine::InputChange;
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
@@ -342,11 +341,7 @@ impl Follower {
         for builder in &mut self.builders {
             let collection = builder.output().collection;
             for change in builder.take()? {
-                rows += match &change {
-                    InputChange::Delta(d) => d.rows.num_rows(),
-                    InputChange::Upsert { rows, .. } | InputChange::Patch { rows, .. } => rows.num_rows(),
-                    InputChange::Truncate => 0,
-                };
+                rows += change.rows().map_or(0, |r| r.num_rows());
                 batch.changes.push((collection, change));
             }
         }

@@ -4,22 +4,19 @@
 //! makes one tick of them, and answers when that is durable. Nothing is acknowledged before. As a destination, changes
 //! are posted to somebody else's server: [`sink`](mod@sink).
 
-mod bodies;
 pub mod mailbox;
 pub mod sink;
 mod source;
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 
+use crate::connectors::bodies::{BodyDecoder, undeclared};
 use crate::connectors::envelope::include::allow;
-use crate::connectors::envelope::{self, Declaration, Decoder};
-use crate::connectors::format::Format;
+use crate::connectors::envelope::{self, Decoder};
 use crate::connectors::{Discovered, Envelope, Options, Source, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
-use crate::types::SqlType;
-use bodies::Shape;
 use mailbox::{Limits, Mailbox};
 use source::WebhookSource;
 
@@ -78,15 +75,8 @@ pub fn source_of(
         return Err(Error::unsupported("an ENVELOPE of a WEBHOOK source"));
     }
     allow(definition, "WEBHOOK", &["timestamp", "headers"])?;
-    let shape = match Format::new(definition.format.as_ref())? {
-        Format::Json(_) => Shape::Json,
-        Format::Csv(options) => Shape::Csv(options),
-        Format::Text | Format::Bytes => Shape::Whole,
-        Format::Avro(_) => return Err(Error::unsupported("FORMAT AVRO of a WEBHOOK source")),
-        Format::Protobuf(_) => return Err(Error::unsupported("FORMAT PROTOBUF of a WEBHOOK source")),
-    };
-    let decoder = Decoder::new(&Declaration { definition, schema, full_before_images: false })?;
-    Ok(Box::new(WebhookSource { mailbox: Arc::clone(mailbox), shape, decoder }))
+    let bodies = BodyDecoder::new(definition, schema, "WEBHOOK")?;
+    Ok(Box::new(WebhookSource { mailbox: Arc::clone(mailbox), bodies }))
 }
 
 /// The one column that bodies have when none is declared.
@@ -94,20 +84,15 @@ pub fn source_of(
 /// # Errors
 /// 42601 for a format whose columns must be declared.
 pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
-    let body = match Format::new(definition.format.as_ref())? {
-        Format::Json(_) => SqlType::Jsonb,
-        Format::Text => SqlType::Text,
-        Format::Bytes => SqlType::Bytea,
-        _ => {
-            return Err(Error::new(
-                SqlState::SYNTAX_ERROR,
-                "a WEBHOOK source of this FORMAT needs a column list",
-            )
-            .with_hint("For example: CREATE SOURCE s (id bigint, name text) FROM WEBHOOK FORMAT CSV."));
-        }
-    };
-    let schema = Arc::new(Schema::new(vec![body.field_ref("body", true)]));
-    Ok(vec![Discovered { upstream: definition.name.clone(), schema, key: Vec::new() }])
+    undeclared(definition, "WEBHOOK", "WEBHOOK FORMAT CSV")
+}
+
+/// What decodes single records of bodies.
+///
+/// # Errors
+/// What is wrong with the definition.
+pub fn decoder(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Decoder> {
+    Ok(BodyDecoder::new(definition, schema, "WEBHOOK")?.into_decoder())
 }
 
 /// The declared key.

@@ -10,6 +10,7 @@ pub(crate) mod insert;
 pub(crate) mod plan;
 pub(crate) mod prepared;
 pub(crate) mod query;
+pub(crate) mod replay;
 pub(crate) mod show;
 pub(crate) mod subscribe;
 pub(crate) mod transaction;
@@ -128,6 +129,7 @@ impl Session {
             Statement::CheckView(name) => self.check_view(name).await,
             Statement::WaitForSink(wait) => self.wait_for_sink(wait).await,
             Statement::VerifySink(verify) => self.verify_sink(verify).await,
+            Statement::ReplayErrors(replay) => self.replay_errors(replay, text).await,
             Statement::ValidateConnection(name) => {
                 let (by, name) = (self.info(), name.clone());
                 self.database.blocking(move |db| db.validate_connection(&by, &name)).await?;

@@ -124,6 +124,10 @@ fn error_rows(source: &str, bad: &[BadRecord]) -> Result<InputChange> {
         Arc::new(
             TimestampMicrosecondArray::from_iter_values(bad.iter().map(|_| now)).with_timezone("+00:00"),
         ),
+        Arc::new(BinaryArray::from_iter(bad.iter().map(|b| b.kept.as_ref().and_then(|k| k.key.as_deref())))),
+        Arc::new(StringViewArray::from_iter(
+            bad.iter().map(|b| b.kept.as_ref().map(|k| k.metadata.as_str())),
+        )),
     ];
     let rows = RecordBatch::try_new(system::errors_schema(), columns)?;
     Ok(InputChange::Delta(Delta { rows, weights: None }))

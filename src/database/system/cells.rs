@@ -18,6 +18,8 @@ pub(crate) struct Column(pub &'static str, pub Kind);
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Text,
+    /// `jsonb`, its values as texts.
+    Json,
     /// `text[]`.
     Texts,
     Int,
@@ -62,6 +64,7 @@ pub(crate) fn schema(columns: &[Column]) -> SchemaRef {
     let fields = columns.iter().map(|Column(name, kind)| {
         let sql_type = match kind {
             Kind::Text => SqlType::Text,
+            Kind::Json => SqlType::Jsonb,
             Kind::Texts => SqlType::Array(Box::new(SqlType::Text)),
             Kind::Int => SqlType::Int8,
             Kind::Bool => SqlType::Bool,
@@ -81,7 +84,7 @@ pub(crate) fn batch(columns: &[Column], schema: &SchemaRef, rows: Vec<Vec<Cell>>
         let ints =
             |pick: fn(&Cell) -> Option<i64>| cells().map(move |c| c.and_then(pick)).collect::<Vec<_>>();
         let array: ArrayRef = match kind {
-            Kind::Text => Arc::new(StringViewArray::from_iter(cells().map(|c| match c {
+            Kind::Text | Kind::Json => Arc::new(StringViewArray::from_iter(cells().map(|c| match c {
                 Some(Cell::Text(t)) => Some(t.as_str()),
                 _ => None,
             }))),

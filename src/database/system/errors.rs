@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 
 use crate::database::Database;
 use crate::database::system::cells::{self, Kind};
 use crate::database::system::{Cell, Column, Definition};
-use crate::engine::{CollectionId, InputSpec};
+use crate::engine::{CollectionId, Engine, InputSpec};
 use crate::error::{Error, Result};
 use crate::sql::catalog::Object;
 
@@ -23,6 +23,8 @@ const COLUMNS: &[Column] = &[
     Column("raw", Kind::Bytes),
     Column("position", Kind::Text),
     Column("at", Kind::Timestamp),
+    Column("key", Kind::Bytes),
+    Column("metadata", Kind::Json),
 ];
 
 pub(super) const RELATIONS: &[Definition] = &[Definition { name: "errors", columns: COLUMNS, rows }];
@@ -44,22 +46,39 @@ pub(crate) fn errors_input() -> InputSpec {
     }
 }
 
+/// All bad records that are kept.
+pub(crate) fn stored_errors(engine: &Engine) -> Result<Vec<RecordBatch>> {
+    let snapshot = engine.snapshot();
+    let errors = snapshot.collection(ERRORS);
+    errors.ok_or_else(|| Error::internal("there is no collection of errors"))?.batches()
+}
+
 fn rows(database: &Database) -> Result<Vec<Vec<Cell>>> {
     let snapshot = database.engine.snapshot();
     let mut rows = Vec::new();
-    let stored =
-        snapshot.collection(ERRORS).ok_or_else(|| Error::internal("there is no collection of errors"))?;
-    for batch in stored.batches()? {
+    for batch in stored_errors(&database.engine)? {
         let text = |c: usize, row: usize| {
             let column = batch.column(c).as_string_view();
             if column.is_null(row) { Cell::Null } else { Cell::text(column.value(row)) }
         };
-        let raw = batch.column(4).as_binary::<i32>();
+        let bytes = |c: usize, row: usize| {
+            let column = batch.column(c).as_binary::<i32>();
+            if column.is_null(row) { Cell::Null } else { Cell::Bytes(column.value(row).to_vec()) }
+        };
         let at = batch.column(6).as_primitive::<TimestampMicrosecondType>();
         for row in 0..batch.num_rows() {
-            let raw = if raw.is_null(row) { Cell::Null } else { Cell::Bytes(raw.value(row).to_vec()) };
             let at = if at.is_null(row) { Cell::Null } else { Cell::Timestamp(at.value(row)) };
-            rows.push(vec![text(0, row), text(1, row), text(2, row), text(3, row), raw, text(5, row), at]);
+            rows.push(vec![
+                text(0, row),
+                text(1, row),
+                text(2, row),
+                text(3, row),
+                bytes(4, row),
+                text(5, row),
+                at,
+                bytes(7, row),
+                text(8, row),
+            ]);
         }
     }
     let catalog = database.catalog();
@@ -75,6 +94,8 @@ fn rows(database: &Database) -> Result<Vec<Vec<Cell>>> {
                 Cell::text(error.to_string()),
                 Cell::Null,
                 Cell::text(position),
+                Cell::Null,
+                Cell::Null,
                 Cell::Null,
             ]
         };

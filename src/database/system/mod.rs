@@ -24,8 +24,8 @@ use datafusion::logical_expr::{Expr, ScalarUDF, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 
-pub(crate) use cells::{Cell, Column};
-pub(crate) use errors::{ERRORS, errors_input, errors_schema};
+pub(crate) use cells::{Cell, Column, Kind, batch, schema};
+pub(crate) use errors::{ERRORS, errors_input, errors_schema, stored_errors};
 pub(crate) use files::{FILES, files_input, finished_files, finished_rows, forgotten_rows};
 pub(crate) use subscriptions::{Following, Subscriptions};
 

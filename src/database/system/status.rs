@@ -24,6 +24,7 @@ pub(super) const RELATIONS: &[Definition] = &[
             Column("lag", Kind::Int),
             Column("event_time", Kind::Timestamp),
             Column("freshness", Kind::Interval),
+            Column("on_error", Kind::Text),
             Column("error", Kind::Text),
         ],
         rows: sources,
@@ -104,6 +105,7 @@ fn sources(database: &Database) -> Result<Vec<Vec<Cell>>> {
             Cell::or_null(s.lag, Cell::int),
             Cell::or_null(s.event_time_micros, Cell::Timestamp),
             Cell::or_null(s.event_time_micros, |t| Cell::Interval(now.saturating_sub(t).max(0))),
+            Cell::text(source.on_error.name()),
             Cell::or_null(s.error, Cell::text),
         ])
     });

@@ -45,6 +45,7 @@ impl Input {
                 return self.upsert(rows, |_| false);
             }
             InputChange::Truncate => return self.truncate(),
+            InputChange::Replace(rows) => return self.replace(rows),
         };
         if let Some(stored) = &mut self.rows {
             for delta in &deltas {
@@ -133,6 +134,17 @@ impl Input {
         Ok(gone)
     }
 
+    fn replace(&mut self, rows: RecordBatch) -> Result<Vec<Delta>> {
+        // Before anything goes away.
+        let rows = self.own(&rows)?;
+        let mut deltas = self.truncate()?;
+        deltas.extend(self.apply(match self.key {
+            Some(_) => InputChange::Upsert { rows, deletes: None },
+            None => InputChange::Delta(Delta::insert(rows)),
+        })?);
+        Ok(Delta::concat(&self.schema, &deltas)?.consolidate()?.chunks())
+    }
+
     /// Ends a tick.
     pub fn commit(&mut self) -> Result<()> {
         if let Some(rows) = &mut self.rows {
@@ -204,6 +216,13 @@ mod tests {
                 0 => {
                     model.clear();
                     InputChange::Truncate
+                }
+                2 => {
+                    model.clear();
+                    (0..n).map(|i| row_at(&rows, i)).for_each(|row| {
+                        model.insert(key_of(&row), row);
+                    });
+                    InputChange::Replace(rows)
                 }
                 1 => {
                     // What is there goes, exactly.
@@ -292,6 +311,21 @@ mod tests {
         let expected = Delta::insert(RecordBatch::try_new(other.schema(), expected).unwrap());
         assert_eq!(tally(&followed), tally(std::slice::from_ref(&expected)));
         assert_eq!(tally(&input.snapshot().unwrap().deltas().unwrap()), tally(&[expected]));
+    }
+
+    #[test]
+    fn what_replaces_all_rows_tells_what_differs() {
+        let mut rng = Rng::new(7);
+        for key in [vec![], vec![0]] {
+            let mut input = Input::new(&spec(key, true)).unwrap();
+            let rows = random_delta(&mut rng, 20, false).rows;
+            let mut followed = input.apply(InputChange::Replace(rows.clone())).unwrap();
+            assert!(input.apply(InputChange::Replace(rows.clone())).unwrap().is_empty());
+            followed.extend(input.apply(InputChange::Replace(rows.slice(0, 5))).unwrap());
+            assert_eq!(tally(&followed), tally(&input.snapshot().unwrap().deltas().unwrap()));
+        }
+        let mut passed = Input::new(&spec(vec![], false)).unwrap();
+        assert!(passed.apply(InputChange::Replace(random_delta(&mut rng, 1, false).rows)).is_err());
     }
 
     #[test]

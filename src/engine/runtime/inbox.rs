@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::engine::{InputChange, Tick, Transaction};
+use crate::engine::{Tick, Transaction};
 use crate::error::{Error, Result, SqlState};
 
 /// Rows that may wait before `submit` blocks.
@@ -209,11 +209,7 @@ fn weigh(transaction: &Transaction) -> (usize, usize) {
     let mut rows = TRANSACTION_ROWS_MIN;
     let mut bytes = 0;
     for (_, change) in &transaction.changes {
-        let batch = match change {
-            InputChange::Delta(delta) => &delta.rows,
-            InputChange::Upsert { rows, .. } | InputChange::Patch { rows, .. } => rows,
-            InputChange::Truncate => continue,
-        };
+        let Some(batch) = change.rows() else { continue };
         rows += batch.num_rows();
         bytes += batch.get_array_memory_size();
     }

@@ -165,11 +165,21 @@ fn push_options(sql: &mut String, options: &OptionList) {
     let list: Vec<_> = options
         .iter()
         .map(|(name, value)| match value {
-            OptionValue::Literal(text) => format!("{name} = {}", quote_literal(text)),
-            OptionValue::Secret(secret) => format!("{name} = SECRET {secret}"),
+            OptionValue::Literal(text) => format!("{} = {}", option_name(name), quote_literal(text)),
+            OptionValue::Secret(secret) => format!("{} = SECRET {secret}", option_name(name)),
         })
         .collect();
     sql.push_str(&format!(" ({})", list.join(", ")));
+}
+
+/// `headers.'x-api-key'`: what is no word of an option's name is quoted.
+fn option_name(name: &str) -> String {
+    let is_word = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let part = |part: &str| if is_word(part) { part.to_string() } else { quote_literal(part) };
+    name.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
 fn push_envelope(sql: &mut String, envelope: Envelope) {

@@ -236,9 +236,10 @@ impl<'a> StatementParser<'a> {
             "wait" => self.wait_for_sink(),
             "verify" => self.verify_sink(),
             "validate" => self.validate_connection(),
-            "replay" | "grant" | "revoke" | "listen" | "notify" | "unlisten" | "lock" | "vacuum"
-            | "analyze" | "analyse" | "cluster" | "reindex" | "call" | "do" | "merge" | "move"
-            | "refresh" | "checkpoint" | "load" | "security" | "reassign" | "import" => {
+            "replay" => self.replay_errors(),
+            "grant" | "revoke" | "listen" | "notify" | "unlisten" | "lock" | "vacuum" | "analyze"
+            | "analyse" | "cluster" | "reindex" | "call" | "do" | "merge" | "move" | "refresh"
+            | "checkpoint" | "load" | "security" | "reassign" | "import" => {
                 Err(Error::unsupported(word.to_ascii_uppercase()))
             }
             _ => Err(self.unexpected()),

@@ -4,7 +4,8 @@ use super::StatementParser;
 use crate::error::{Error, Result};
 use crate::names::Name;
 use crate::sql::ast::{
-    Alter, AlterChange, Comment, Drop, ObjectKind, Show, Statement, Truncate, VerifySink, WaitForSink,
+    Alter, AlterChange, Comment, Drop, ObjectKind, ReplayErrors, Show, Statement, Truncate, VerifySink,
+    WaitForSink,
 };
 
 const KINDS: [(&[&str], ObjectKind); 9] = [
@@ -164,6 +165,19 @@ impl StatementParser<'_> {
         let name = self.name()?;
         let repair = self.word("repair");
         Ok(Statement::VerifySink(VerifySink { name, repair }))
+    }
+
+    pub(super) fn replay_errors(&mut self) -> Result<Statement> {
+        self.expect_words(&["replay", "errors", "from"])?;
+        let source = self.name()?;
+        let condition = match self.word("where") {
+            true => {
+                let parsed = self.p.parse_expr();
+                Some(self.lift(parsed)?)
+            }
+            false => None,
+        };
+        Ok(Statement::ReplayErrors(Box::new(ReplayErrors { source, condition })))
     }
 
     pub(super) fn wait_for_sink(&mut self) -> Result<Statement> {

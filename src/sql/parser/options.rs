@@ -9,7 +9,7 @@ use crate::names::Name;
 use crate::types::parse_interval;
 
 /// Formats that connectors know.
-const FORMATS: [&str; 7] = ["json", "avro", "protobuf", "csv", "text", "bytes", "parquet"];
+const FORMATS: [&str; 8] = ["json", "avro", "protobuf", "csv", "text", "bytes", "parquet", "xml"];
 
 /// What FORMAT says.
 pub(super) struct FormatClause {
@@ -135,9 +135,6 @@ impl StatementParser<'_> {
             Some(word) if FORMATS.contains(&word.as_str()) => {
                 self.p.advance_token();
                 Ok(word)
-            }
-            Some(word) if ["xml"].contains(&word.as_str()) => {
-                Err(Error::unsupported(format!("FORMAT {}", word.to_ascii_uppercase())).at(self.position()))
             }
             _ => Err(self
                 .unexpected()

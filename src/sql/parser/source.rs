@@ -10,6 +10,10 @@ use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, quote_literal};
 use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};
 
+/// What sources can be from.
+const SOURCES: [&str; 10] =
+    ["kafka", "postgres", "mysql", "files", "lines", "http", "mqtt", "webhook", "nexmark", "datagen"];
+
 impl StatementParser<'_> {
     /// Behind CREATE CONNECTION.
     pub(super) fn create_connection(&mut self) -> Result<Statement> {
@@ -101,8 +105,7 @@ impl StatementParser<'_> {
                 if !source.kind.is_empty() {
                     return Err(self.unexpected());
                 }
-                (source.kind, source.connection) =
-                    self.endpoint(&["kafka", "postgres", "mysql", "files", "webhook", "nexmark", "datagen"])?;
+                (source.kind, source.connection) = self.endpoint(&SOURCES)?;
                 if self.p.peek_token_ref().token == Token::LParen {
                     let options = self.options()?;
                     source.options.extend(options);
@@ -126,9 +129,8 @@ impl StatementParser<'_> {
             }
         }
         if source.kind.is_empty() {
-            return Err(self.unexpected().with_hint(
-                "A source needs FROM KAFKA, POSTGRES, MYSQL, FILES, WEBHOOK, NEXMARK or DATAGEN.",
-            ));
+            let known = SOURCES.map(str::to_ascii_uppercase).join(", ");
+            return Err(self.unexpected().with_hint(format!("A source needs FROM and one of {known}.")));
         }
         source.envelope = envelope.unwrap_or_default();
         if source.kind == "webhook" && source.on_error == OnError::Fail {
@@ -223,7 +225,7 @@ impl StatementParser<'_> {
                 ));
             };
             let kind = match connector.as_str() {
-                "kafka" | "nexmark" | "datagen" | "postgres" | "mysql" | "webhook" => connector.as_str(),
+                known if SOURCES.contains(&known) => known,
                 "postgres-cdc" => "postgres",
                 "mysql-cdc" => "mysql",
                 other => return Err(Error::unsupported(format!("connector \"{other}\""))),
