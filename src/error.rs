@@ -217,8 +217,11 @@ impl From<datafusion::error::DataFusionError> for Error {
             D::Context(_, inner) | D::Diagnostic(_, inner) => (*inner).into(),
             D::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
                 Ok(inner) => inner.into(),
-                Err(shared) => match shared.as_ref() {
+                Err(shared) => match shared.find_root() {
                     D::Execution(m) => D::Execution(m.clone()).into(),
+                    D::External(e) if e.is::<Error>() => e
+                        .downcast_ref::<Error>()
+                        .map_or_else(|| Error::internal(e.to_string()), Error::clone),
                     other => Error::new(SqlState::DATA_EXCEPTION, other.strip_backtrace()),
                 },
             },

@@ -21,12 +21,16 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
 };
 
-/// DataFusion's physical rules, after the one that gathers unions, and without the one that computes a select list
-/// before a filter where that makes rows narrower: expressions would fail on rows that are not in the answer.
+use crate::engine::recursion::LimitRecursion;
+
+/// DataFusion's physical rules, after the one that gathers unions and before the one that bounds recursion, and without
+/// the one that computes a select list before a filter where that makes rows narrower: expressions would fail on rows
+/// that are not in the answer.
 pub fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(GatherUnions)];
     let own = PhysicalOptimizer::new().rules.into_iter();
     rules.extend(own.filter(|rule| rule.name() != ProjectionPushdown::new().name()));
+    rules.push(Arc::new(LimitRecursion));
     rules
 }
 

@@ -16,6 +16,7 @@ mod ipc;
 pub mod keys;
 pub mod ops;
 pub mod plan;
+mod recursion;
 pub mod runtime;
 pub mod serve;
 pub mod state;

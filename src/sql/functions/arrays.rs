@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int32Builder, Int64Builder, ListArray, ListBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Builder, Int64Builder, ListArray, ListBuilder};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Int32Type};
@@ -36,7 +36,7 @@ const PREPEND: Definition =
         with_element(call, call.array(1)?, call.array(0)?, true)
     });
 
-const DEFINITIONS: [Definition; 14] = [
+const DEFINITIONS: [Definition; 15] = [
     function("array_position", &[&[List, ElementOf(0)], &[List, ElementOf(0), Int4]], Gives::Int4, position),
     function("array_positions", &[&[List, ElementOf(0)]], Gives::Int4Array, positions),
     function("array_remove", &[&[List, ElementOf(0)]], Gives::Plain(0), remove),
@@ -59,6 +59,10 @@ const DEFINITIONS: [Definition; 14] = [
         let lists = call.list(0)?;
         call.values::<Int32Type>(|row| Ok((lists.value_length(row) > 0).then_some(1)))
     }),
+    function("cardinality", &[&[List]], Gives::Int4, |call| {
+        let lists = call.list(0)?;
+        call.values::<Int32Type>(|row| Ok(Some(i32::try_from(elements(&lists.value(row))).unwrap_or(i32::MAX))))
+    }),
     function("array_lower", &[&[List, Int4]], Gives::Int4, |call| bound(call, |_| 1)),
     function("array_upper", &[&[List, Int4]], Gives::Int4, |call| bound(call, |n| n)),
     function(
@@ -68,6 +72,16 @@ const DEFINITIONS: [Definition; 14] = [
         subscripts,
     ),
 ];
+
+/// How many elements there are, those of arrays within counted alone.
+fn elements(values: &ArrayRef) -> usize {
+    match values.as_list_opt::<i32>() {
+        Some(lists) => {
+            (0..lists.len()).filter(|i| lists.is_valid(*i)).map(|i| elements(&lists.value(i))).sum()
+        }
+        None => values.len(),
+    }
+}
 
 /// The functions of this file.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {

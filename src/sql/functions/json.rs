@@ -6,9 +6,9 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanBuilder, Int32Builder, Strin
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    ColumnarValue, Expr, ExprSchemable, GetFieldAccess, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature, Volatility,
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
@@ -113,9 +113,31 @@ impl ExprPlanner for Operators {
             return Ok(PlannerResult::Original(expr));
         }
         let args = if swap { vec![expr.right, expr.left] } else { vec![expr.left, expr.right] };
-        let function = Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(name, kind)));
-        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
+        Ok(PlannerResult::Planned(operator(name, kind, args)))
     }
+
+    /// `j['a']` and `j[0]`: a path of one step. A scalar has nothing in it, which `->` sees otherwise.
+    fn plan_field_access(
+        &self,
+        expr: RawFieldAccessExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        let key = match &expr.field_access {
+            GetFieldAccess::NamedStructField { name } => Expr::Literal(name.clone(), None),
+            GetFieldAccess::ListIndex { key } => key.as_ref().clone(),
+            GetFieldAccess::ListRange { .. } => return Ok(PlannerResult::Original(expr)),
+        };
+        if SqlType::of(&expr.expr.to_field(schema)?.1) != SqlType::Jsonb {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let key = key.cast_to(&DataType::Utf8View, schema)?;
+        Ok(PlannerResult::Planned(operator("jsonb_extract_path", Kind::Path, vec![expr.expr, key])))
+    }
+}
+
+fn operator(name: &'static str, kind: Kind, args: Vec<Expr>) -> Expr {
+    let function = Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(name, kind)));
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
 }
 
 /// Operators that give another document, or follow a path; and `&&` of arrays.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, i256};
 use datafusion::logical_expr::ScalarUDF;
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result, SqlState};
 
 use Arg::{Float8, Int4, Numeric};
 
-const DEFINITIONS: [Definition; 8] = [
+const DEFINITIONS: [Definition; 10] = [
     Definition { name: "log10", forms: &[&[Float8]], variadic: false, gives: Gives::Float8, evaluate: log10 },
     Definition {
         name: "log",
@@ -56,6 +56,20 @@ const DEFINITIONS: [Definition; 8] = [
         evaluate: min_scale,
     },
     Definition {
+        name: "limit_count",
+        forms: &[&[Arg::Int8]],
+        variadic: false,
+        gives: Gives::Int8,
+        evaluate: |call| count(call, i64::MAX, (SqlState::INVALID_LIMIT, "LIMIT must not be negative")),
+    },
+    Definition {
+        name: "offset_count",
+        forms: &[&[Arg::Int8]],
+        variadic: false,
+        gives: Gives::Int8,
+        evaluate: |call| count(call, 0, (SqlState::INVALID_OFFSET, "OFFSET must not be negative")),
+    },
+    Definition {
         name: "bit_count",
         forms: &[&[Arg::Bytea]],
         variadic: false,
@@ -67,6 +81,15 @@ const DEFINITIONS: [Definition; 8] = [
 /// The functions of this file.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     DEFINITIONS.into_iter().map(Definition::udf).collect()
+}
+
+/// A computed LIMIT or OFFSET; of NULL it is the one that leaves all rows.
+fn count(call: &Call<'_>, all: i64, negative: (SqlState, &str)) -> Result<ArrayRef> {
+    let counts = call.int8(0)?.iter().map(|count| match count.unwrap_or(all) {
+        ..0 => Err(Error::new(negative.0, negative.1)),
+        count => Ok(count),
+    });
+    Ok(Arc::new(counts.collect::<Result<Int64Array>>()?))
 }
 
 /// The logarithm to base 10, or to the base that comes first.

@@ -62,10 +62,13 @@ pub(super) fn to_timestamp(call: &Call<'_>) -> Result<ArrayRef> {
 fn to_char(call: &Call<'_>) -> Result<ArrayRef> {
     let (values, patterns) = (call.array(0)?, call.text(1)?);
     if let Some(moments) = values.as_primitive_opt::<TimestampMicrosecondType>() {
-        return call.texts(|row| Ok(Some(format(&Moment::of(moments.value(row)), patterns.value(row)))));
+        return call.texts(|row| Ok(Some(format(&Moment::of(moments.value(row)), None, patterns.value(row)))));
     }
     if let Some(spans) = values.as_primitive_opt::<IntervalMonthDayNanoType>() {
-        return call.texts(|row| Ok(Some(format(&moment_of(spans.value(row)), patterns.value(row)))));
+        return call.texts(|row| {
+            let span = spans.value(row);
+            Ok(Some(format(&moment_of(span), Some(span), patterns.value(row))))
+        });
     }
     to_char_number::to_char(call)
 }
@@ -85,6 +88,35 @@ fn moment_of(span: IntervalMonthDayNano) -> Moment {
         weekday: 0,
         day_of_year: part(span.days.into()),
     }
+}
+
+/// What a token says of a span, if it says a number with a sign.
+fn of_span(token: &str, span: IntervalMonthDayNano) -> Option<Piece> {
+    let (years, months, days) = (i64::from(span.months / 12), i64::from(span.months % 12), i64::from(span.days));
+    let micros = span.nanoseconds / 1000;
+    let (hours, minutes, seconds) =
+        (micros / 3_600_000_000, micros / 60_000_000 % 60, micros / 1_000_000 % 60);
+    let fraction = micros % 1_000_000;
+    let (number, width) = match token {
+        "YYYY" => (years, 4),
+        "YYY" => (years % 1000, 3),
+        "YY" => (years % 100, 2),
+        "Y" => (years % 10, 1),
+        "MM" => (months, 2),
+        "DDD" => (i64::from(span.months) * 30 + days, 3),
+        "DD" => (days, 2),
+        "HH24" => (hours, 2),
+        "HH12" | "HH" => (if hours % 12 == 0 { 12 } else { hours % 12 }, 2),
+        "MI" => (minutes, 2),
+        "SS" => (seconds, 2),
+        "MS" => (fraction / 1000, 3),
+        "US" => (fraction, 6),
+        "SSSSS" | "SSSS" => (hours * 3600 + minutes * 60 + seconds, 1),
+        _ => return None,
+    };
+    // The sign has a place of its own, but for days and parts of a second.
+    let signed = number < 0 && !matches!(token, "DD" | "DDD" | "MS" | "US");
+    Some(Piece::Number(number, width + usize::from(signed)))
 }
 
 const MONTHS: [&str; 12] = [
@@ -202,7 +234,8 @@ pub(super) fn ordinal(number: i64) -> &'static str {
     }
 }
 
-fn format(at: &Moment, pattern: &str) -> String {
+/// A moment by a pattern, or a span whose parts it has.
+fn format(at: &Moment, span: Option<IntervalMonthDayNano>, pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut rest = pattern;
     let mut fill = true;
@@ -225,7 +258,7 @@ fn format(at: &Moment, pattern: &str) -> String {
         };
         let given = &rest[..token.len()];
         rest = &rest[token.len()..];
-        match piece(token, given, at) {
+        match span.and_then(|span| of_span(token, span)).unwrap_or_else(|| piece(token, given, at)) {
             Piece::Number(number, width) => {
                 let text = if fill { format!("{number:0width$}") } else { number.to_string() };
                 out.push_str(&text);
@@ -412,7 +445,7 @@ mod tests {
             ("\"YYYY\" YY Y,YYY", "YYYY 24 2,024"),
             ("IYYY-IW-ID J", "2024-06-5 2460350"),
         ] {
-            assert_eq!(format(&at, pattern), expected, "{pattern}");
+            assert_eq!(format(&at, None, pattern), expected, "{pattern}");
         }
     }
 

@@ -136,6 +136,7 @@ fn unbuilt_clause(text: &str) -> Option<&'static str> {
         .collect();
     words.windows(3).find_map(|w| match [w[0].as_str(), w[1].as_str(), w[2].as_str()] {
         ["emit", "on", "window"] => Some("EMIT ON WINDOW CLOSE"),
+        ["exclude", "current" | "group" | "ties", _] => Some("EXCLUDE of rows of a window frame"),
         _ => None,
     })
 }

@@ -6,7 +6,72 @@ use super::ROWS_FROM;
 
 /// The tokens of a text in the spellings that sqlparser reads.
 pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    table_queries(rows_from(spellings(tokens)))
+    table_queries(rows_from(spellings(precise_intervals(numbers(tokens)))))
+}
+
+/// Whole numbers to other bases, `0x1F`, `0o17` and `0b101`, as decimal ones.
+fn numbers(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let value = |digits: &str, base: u32| {
+        let digits: String = digits.chars().filter(|c| *c != '_').collect();
+        u128::from_str_radix(&digits, base).ok().map(|n| Token::Number(n.to_string(), false))
+    };
+    let mut read: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let number = match &token.token {
+            // `X'1F'` is a bit string, and has quotes.
+            Token::HexStringLiteral(digits)
+                if token.span.end.column == token.span.start.column + 2 + digits.len() as u64 =>
+            {
+                value(digits, 16)
+            }
+            Token::Word(word) if word.quote_style.is_none() => {
+                let zero = read.last().is_some_and(|before| {
+                    matches!(&before.token, Token::Number(n, _) if n == "0") && before.span.end == token.span.start
+                });
+                let digits = word.value.get(1..).unwrap_or_default();
+                let number = match word.value.as_bytes().first() {
+                    Some(b'b' | b'B') if zero => value(digits, 2),
+                    Some(b'o' | b'O') if zero => value(digits, 8),
+                    _ => None,
+                };
+                if number.is_some() {
+                    read.pop();
+                }
+                number
+            }
+            _ => None,
+        };
+        let token = match number {
+            Some(number) => TokenWithSpan { token: number, span: token.span },
+            None => token,
+        };
+        read.push(token);
+    }
+    read
+}
+
+/// `interval(3) '1.2345 s'` as `'1.2345 s'::interval(3)`: sqlparser would lose the decimal places.
+fn precise_intervals(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let significant: Vec<usize> =
+        (0..tokens.len()).filter(|i| !matches!(tokens[*i].token, Token::Whitespace(_))).collect();
+    let found: Vec<[usize; 5]> = significant
+        .windows(5)
+        .filter_map(|around| <[usize; 5]>::try_from(around).ok())
+        .filter(|[word, open, places, close, text]| {
+            matches!(&tokens[*word].token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("interval"))
+                && tokens[*open].token == Token::LParen
+                && matches!(tokens[*places].token, Token::Number(..))
+                && tokens[*close].token == Token::RParen
+                && matches!(tokens[*text].token, Token::SingleQuotedString(_))
+        })
+        .collect();
+    for [word, .., text] in found.into_iter().rev() {
+        let text = tokens.remove(text);
+        let span = text.span;
+        tokens.insert(word, TokenWithSpan { token: Token::DoubleColon, span });
+        tokens.insert(word, text);
+    }
+    tokens
 }
 
 /// Strings with a line break between them are one, as SQL says.
@@ -90,7 +155,7 @@ fn table_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 }
 
 /// What sqlparser reads in another spelling only: `trim(both from x)` as `trim(both x)`, `* EXCEPT (a)` as
-/// `* EXCLUDE (a)`.
+/// `* EXCLUDE (a)`, a frame `EXCLUDE NO OTHERS` without these words.
 fn spellings(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let significant: Vec<usize> =
         (0..tokens.len()).filter(|i| !matches!(tokens[*i].token, Token::Whitespace(_))).collect();
@@ -107,6 +172,9 @@ fn spellings(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         if word(Some(i), &["trim"]) && is(at(1), &Token::LParen) {
             let from = if word(at(2), &["both", "leading", "trailing"]) { at(3) } else { at(2) };
             gone.extend(from.filter(|from| word(Some(from), &["from"])));
+        }
+        if word(Some(i), &["exclude"]) && word(at(1), &["no"]) && word(at(2), &["others"]) {
+            gone.extend([Some(i), at(1), at(2)].into_iter().flatten());
         }
         let columns = matches!(at(3).map(|i| &tokens[*i].token), Some(Token::Word(_)))
             && (is(at(4), &Token::Comma) || is(at(4), &Token::RParen));

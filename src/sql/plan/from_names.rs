@@ -21,11 +21,17 @@ use crate::sql::walk::walk_mut;
 
 /// Gives every relation that is named with its schema its bare name, by which `t.*` and `t.a` find it, and takes the
 /// schema off what is qualified with it. Two relations of one name in one FROM stay as they are.
-pub(super) fn unqualify(query: &mut Query, catalog: &Catalog) {
+///
+/// # Errors
+/// 42P01 for a qualifier with another schema than the relation's.
+pub(super) fn unqualify(query: &mut Query, catalog: &Catalog) -> crate::Result<()> {
     let mut names = Names { catalog, bare: HashMap::new(), twice: HashSet::new() };
-    // The visitors never break off.
+    // The visitor never breaks off.
     let _ = walk_mut(query, &mut names);
-    let _ = walk_mut(query, &mut Unqualify(names));
+    match walk_mut(query, &mut Unqualify(names)) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
 }
 
 /// The bare name of a relation, and the schema that it was named with.
@@ -106,19 +112,27 @@ struct Unqualify<'a>(Names<'a>);
 
 impl Unqualify<'_> {
     /// Takes what stands before the last `kept` parts of a name away.
-    fn shorten(&self, parts: &mut Vec<Ident>, kept: usize) {
-        let Some(before) = parts.len().checked_sub(kept).filter(|n| *n > 0) else { return };
+    fn shorten(&self, parts: &mut Vec<Ident>, kept: usize) -> ControlFlow<Error> {
+        let Some(before) = parts.len().checked_sub(kept).filter(|n| *n > 0) else {
+            return ControlFlow::Continue(());
+        };
         let relation = &parts[before];
-        if self.0.is_one(relation) && self.0.is_in(relation, &parts[before - 1]) {
+        if self.0.is_one(relation) {
+            if !self.0.is_in(relation, &parts[before - 1]) {
+                let message =
+                    format!("invalid reference to FROM-clause entry for table \"{}\"", fold(relation));
+                return ControlFlow::Break(Error::new(SqlState::UNDEFINED_TABLE, message));
+            }
             parts.drain(..before);
         }
+        ControlFlow::Continue(())
     }
 }
 
 impl VisitorMut for Unqualify<'_> {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for item in &mut select.from {
             each(item, &mut |factor| {
                 let name = match bare(factor) {
@@ -135,7 +149,7 @@ impl VisitorMut for Unqualify<'_> {
             {
                 let parts: Option<Vec<Ident>> = name.0.iter().map(|p| p.as_ident().cloned()).collect();
                 if let Some(mut parts) = parts {
-                    self.shorten(&mut parts, 1);
+                    self.shorten(&mut parts, 1)?;
                     *name = ObjectName::from(parts);
                 }
             }
@@ -143,9 +157,9 @@ impl VisitorMut for Unqualify<'_> {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         if let Expr::CompoundIdentifier(parts) = expr {
-            self.shorten(parts, 2);
+            self.shorten(parts, 2)?;
         }
         ControlFlow::Continue(())
     }

@@ -1,25 +1,23 @@
 //! A query's tree before it is planned: PostgreSQL's spellings as DataFusion understands them.
 //!
-//! Integer literals become `integer` (DataFusion's are 64 bits wide), output columns get PostgreSQL's names,
-//! intervals and time zones become casts and calls. What would be ignored silently is refused.
+//! Integer literals become `integer` (DataFusion's are 64 bits wide), output columns get PostgreSQL's names. What would be
+//! ignored silently is refused. Expressions have a file of their own.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, Cte, DataType, Distinct, Expr, Fetch, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, LimitClause,
-    NamedWindowExpr, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Table, TableAlias,
-    TableFactor, TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitorMut, WindowFrameBound,
-    WindowSpec, WindowType,
+    BinaryOperator, CastKind, Cte, DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, NamedWindowExpr, ObjectName,
+    OrderByKind, Query, Select, SelectItem, SetExpr, Table, TableAlias, TableFactor, TableWithJoins, Value,
+    ValueWithSpan, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 
-use super::literals::{interval_cast, keep_literal, precise, type_number, whole_number};
+use super::literals::{keep_literal, type_number};
 use super::{
-    any_all, asof, casts, collecting, distinct, grouping, joins, named_windows, naming, patterns, recursion,
-    rows, set_returning, spelled, values, windowed, windows,
+    any_all, asof, casts, distinct, expressions, grouping, joins, limits, named_windows, naming, recursion,
+    rows, set_returning, values, windowed, windows,
 };
 use crate::error::{Error, Result, SqlState};
-use crate::names::fold;
 use crate::sql::parser;
 use crate::sql::walk::walk_mut;
 
@@ -56,29 +54,6 @@ pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
         within_group: vec![],
     })
 }
-
-/// Functions whose result has the type of their arguments, so that a literal's type matters.
-const TYPED_BY_ARGUMENTS: [&str; 15] = [
-    "coalesce",
-    "nullif",
-    "greatest",
-    "least",
-    "pg_typeof",
-    "sum",
-    "min",
-    "max",
-    "avg",
-    "array_agg",
-    "array_append",
-    "array_fill",
-    "array_prepend",
-    "abs",
-    "jsonb_build_array",
-];
-
-/// Functions that are called without parentheses.
-pub(super) const SESSION_VALUES: [&str; 6] =
-    ["user", "session_user", "current_user", "current_role", "current_schema", "current_catalog"];
 
 struct Rewriter;
 
@@ -162,7 +137,7 @@ impl VisitorMut for Rewriter {
             TableFactor::NestedJoin { table_with_joins, .. } if !asof::is_asof(table_with_joins) => {
                 asof::isolate(table_with_joins);
             }
-            TableFactor::Table { sample: Some(_), .. } => {
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 return ControlFlow::Break(Error::unsupported("TABLESAMPLE"));
             }
             TableFactor::Table { args: Some(args), .. } => {
@@ -181,7 +156,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
-        match prepare_expr(expr) {
+        match expressions::prepare(expr) {
             Ok(()) => ControlFlow::Continue(()),
             Err(e) => ControlFlow::Break(e),
         }
@@ -216,7 +191,7 @@ pub(super) fn count_rows(condition: Option<Expr>) -> Expr {
 }
 
 /// The offsets of a window's frame.
-fn frame_offsets(spec: &mut WindowSpec) -> impl Iterator<Item = &mut Expr> {
+pub(super) fn frame_offsets(spec: &mut WindowSpec) -> impl Iterator<Item = &mut Expr> {
     let frame = spec.window_frame.iter_mut();
     frame.flat_map(|f| std::iter::once(&mut f.start_bound).chain(&mut f.end_bound)).filter_map(|bound| {
         match bound {
@@ -259,33 +234,7 @@ fn prepare_query(query: &mut Query) -> Result<()> {
     if !query.locks.is_empty() {
         return Err(Error::unsupported("FOR UPDATE and FOR SHARE"));
     }
-    if let Some(Fetch { with_ties, percent, quantity }) = query.fetch.take() {
-        if with_ties || percent {
-            return Err(Error::unsupported("FETCH FIRST … WITH TIES or PERCENT"));
-        }
-        let limit = quantity.unwrap_or_else(|| Expr::Value(Value::Number("1".into(), true).into()));
-        match &mut query.limit_clause {
-            Some(LimitClause::LimitOffset { limit: empty @ None, .. }) => *empty = Some(limit),
-            None => {
-                query.limit_clause =
-                    Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, limit_by: vec![] });
-            }
-            Some(_) => return Err(Error::unsupported("LIMIT together with FETCH FIRST")),
-        }
-    }
-    match &mut query.limit_clause {
-        Some(LimitClause::LimitOffset { limit, offset, .. }) => {
-            for count in limit.iter_mut().chain(offset.iter_mut().map(|o| &mut o.value)) {
-                whole_number(count)?;
-                keep_literal(count);
-            }
-        }
-        Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
-            keep_literal(offset);
-            keep_literal(limit);
-        }
-        None => {}
-    }
+    limits::prepare(query)?;
     if let Some(order_by) = &mut query.order_by
         && let OrderByKind::Expressions(exprs) = &mut order_by.kind
     {
@@ -350,259 +299,8 @@ fn set_expr(body: &mut SetExpr) -> Result<()> {
     }
 }
 
-fn prepare_expr(expr: &mut Expr) -> Result<()> {
-    match expr {
-        // `(t).a` is `t.a`.
-        Expr::CompoundFieldAccess { root, access_chain } if compound(root, access_chain).is_some() => {
-            if let Some(name) = compound(root, access_chain) {
-                *expr = Expr::CompoundIdentifier(name);
-            }
-            Ok(())
-        }
-        // DataFusion would plan the elements without the queries around this one.
-        Expr::Array(array) if !array.elem.is_empty() => {
-            *expr = call("make_array", std::mem::take(&mut array.elem));
-            Ok(())
-        }
-        Expr::InList { .. } | Expr::InSubquery { .. } => rows::compare(expr),
-        Expr::BinaryOp { left, right, .. }
-            if rows::fields(left).is_some() && rows::fields(right).is_some() =>
-        {
-            rows::compare(expr)
-        }
-        Expr::Function(function) if two_arguments(function, "mod").is_some() => {
-            if let Some((left, right)) = two_arguments(function, "mod") {
-                *expr = Expr::Nested(Box::new(binary(left, BinaryOperator::Modulo, right)));
-            }
-            Ok(())
-        }
-        Expr::Function(function) if spelled::rewrite(function).is_some() => {
-            if let Some(other) = spelled::rewrite(function) {
-                *expr = other;
-            }
-            prepare_expr(expr)
-        }
-        Expr::Trim { trim_where, expr: text, trim_what, trim_characters } => {
-            *expr = spelled::trim(*trim_where, text, trim_what.as_deref(), trim_characters.as_deref());
-            Ok(())
-        }
-        Expr::Function(function) => {
-            let other = match collecting::empty_document(function) {
-                Some(document) => Some(document),
-                None => match collecting::array_of_query(function)? {
-                    Some(array) => Some(array),
-                    None => match collecting::rewrite(function)? {
-                        Some(collected) => Some(collected),
-                        None => set_returning::in_expression(function)?,
-                    },
-                },
-            };
-            match other {
-                Some(other) => {
-                    *expr = other;
-                    prepare_expr(expr)
-                }
-                None => prepare_function(function),
-            }
-        }
-        Expr::Like { .. } | Expr::ILike { .. } | Expr::SimilarTo { .. } => patterns::rewrite(expr),
-        // What SQL calls without parentheses and sqlparser takes for a column.
-        Expr::Identifier(id) if id.quote_style.is_none() && SESSION_VALUES.contains(&fold(id).as_str()) => {
-            *expr = call(&fold(id), vec![]);
-            Ok(())
-        }
-        Expr::Cast { expr: value, data_type, kind: CastKind::Cast | CastKind::DoubleColon, .. } => {
-            match precise(value, data_type)? {
-                Some(other) => *expr = other,
-                None => keep_literal(value),
-            }
-            Ok(())
-        }
-        Expr::TypedString(typed) => {
-            if let Some(other) = precise(&Expr::Value(typed.value.clone()), &typed.data_type)? {
-                *expr = other;
-            }
-            Ok(())
-        }
-        Expr::Substring { substring_from, substring_for, .. } => {
-            substring_from.iter_mut().chain(substring_for).for_each(|e| keep_literal(e));
-            Ok(())
-        }
-        Expr::Overlay { overlay_from, overlay_for, .. } => {
-            keep_literal(overlay_from);
-            overlay_for.iter_mut().for_each(|e| keep_literal(e));
-            Ok(())
-        }
-        Expr::CompoundFieldAccess { access_chain, .. } => {
-            use datafusion::sql::sqlparser::ast::Subscript;
-            for access in access_chain {
-                match access {
-                    AccessExpr::Subscript(Subscript::Index { index }) => keep_literal(index),
-                    AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) => {
-                        // A slice without ends goes from the first element to the last.
-                        let number = |n: &str| Expr::Value(Value::Number(n.to_string(), true).into());
-                        keep_literal(lower_bound.get_or_insert_with(|| number("1")));
-                        keep_literal(upper_bound.get_or_insert_with(|| number("2147483647")));
-                    }
-                    AccessExpr::Dot(_) => {}
-                }
-            }
-            Ok(())
-        }
-        Expr::Interval(interval) => {
-            *expr = interval_cast(interval)?;
-            Ok(())
-        }
-        Expr::AtTimeZone { timestamp, time_zone } => {
-            let null = || Expr::Value(Value::Null.into());
-            let args = vec![
-                std::mem::replace(time_zone.as_mut(), null()),
-                std::mem::replace(timestamp.as_mut(), null()),
-            ];
-            *expr = call("timezone", args);
-            Ok(())
-        }
-        Expr::Collate { expr: inner, collation } => {
-            let name = collation.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_ascii_lowercase());
-            if !matches!(
-                name.as_deref(),
-                Some("c" | "posix" | "default" | "ucs_basic" | "c.utf-8" | "c.utf8")
-            ) {
-                return Err(Error::unsupported(format!("collation {collation}")));
-            }
-            *expr = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
-            prepare_expr(expr)
-        }
-        Expr::BinaryOp { op, .. } => {
-            if let BinaryOperator::PGCustomBinaryOperator(parts) = op {
-                let Some(plain) = plain_operator(parts.last().map_or("", String::as_str)) else {
-                    return Err(Error::unsupported(format!("operator {op}")));
-                };
-                *op = plain;
-            }
-            Ok(())
-        }
-        Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr: inner } => {
-            let operand = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
-            let ones = Expr::Value(Value::Number("1".into(), false).into());
-            *expr = Expr::BinaryOp {
-                left: Box::new(operand),
-                op: BinaryOperator::PGBitwiseXor,
-                right: Box::new(Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(ones) }),
-            };
-            Ok(())
-        }
-        Expr::UnaryOp { op, expr: inner } => {
-            let function = match op {
-                UnaryOperator::PGAbs => "abs",
-                UnaryOperator::PGSquareRoot => "sqrt",
-                UnaryOperator::PGCubeRoot => "cbrt",
-                _ => return Ok(()),
-            };
-            let arg = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
-            *expr = call(function, vec![arg]);
-            Ok(())
-        }
-        Expr::Value(v) => {
-            if let Value::UnicodeStringLiteral(text) | Value::NationalStringLiteral(text) = &v.value {
-                v.value = Value::SingleQuotedString(text.clone());
-            }
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The arguments of a call of the function `name` with two of them.
-fn two_arguments(function: &Function, name: &str) -> Option<(Expr, Expr)> {
-    if function.name.0.len() != 1 || fold(function.name.0[0].as_ident()?) != name {
-        return None;
-    }
-    let FunctionArguments::List(list) = &function.args else { return None };
-    match list.args.as_slice() {
-        [FunctionArg::Unnamed(FunctionArgExpr::Expr(a)), FunctionArg::Unnamed(FunctionArgExpr::Expr(b))] => {
-            Some((a.clone(), b.clone()))
-        }
-        _ => None,
-    }
-}
-
-/// `(t).a` as its parts.
-fn compound(root: &Expr, chain: &[AccessExpr]) -> Option<Vec<Ident>> {
-    match (root, chain) {
-        (Expr::Nested(inner), [AccessExpr::Dot(Expr::Identifier(field))]) => match inner.as_ref() {
-            Expr::Identifier(table) => Some(vec![table.clone(), field.clone()]),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 pub(super) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
-}
-
-fn prepare_function(function: &mut Function) -> Result<()> {
-    // `pg_catalog.f` is `f`.
-    if function.name.0.len() == 2 && function.name.0[0].as_ident().is_some_and(|i| fold(i) == "pg_catalog") {
-        function.name.0.remove(0);
-    }
-    if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
-        frame_offsets(spec).for_each(keep_literal);
-    }
-    let name = function.name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
-    windows::check(function, &name)?;
-    collecting::sort_distinct(function, &name);
-    if matches!(name.as_str(), "generate_series" | "series_array")
-        && let FunctionArguments::List(list) = &mut function.args
-    {
-        let args: Option<Vec<&mut Expr>> = list
-            .args
-            .iter_mut()
-            .map(|arg| match arg {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-                _ => None,
-            })
-            .collect();
-        args.into_iter().for_each(set_returning::series_literals);
-    }
-    if !TYPED_BY_ARGUMENTS.contains(&name.as_str())
-        && let FunctionArguments::List(list) = &mut function.args
-    {
-        for arg in &mut list.args {
-            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
-                keep_literal(expr);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The operator that `OPERATOR(pg_catalog.~)` names.
-fn plain_operator(symbol: &str) -> Option<BinaryOperator> {
-    Some(match symbol {
-        "=" => BinaryOperator::Eq,
-        "<>" | "!=" => BinaryOperator::NotEq,
-        "<" => BinaryOperator::Lt,
-        ">" => BinaryOperator::Gt,
-        "<=" => BinaryOperator::LtEq,
-        ">=" => BinaryOperator::GtEq,
-        "+" => BinaryOperator::Plus,
-        "-" => BinaryOperator::Minus,
-        "*" => BinaryOperator::Multiply,
-        "/" => BinaryOperator::Divide,
-        "%" => BinaryOperator::Modulo,
-        "||" => BinaryOperator::StringConcat,
-        "~" => BinaryOperator::PGRegexMatch,
-        "~*" => BinaryOperator::PGRegexIMatch,
-        "!~" => BinaryOperator::PGRegexNotMatch,
-        "!~*" => BinaryOperator::PGRegexNotIMatch,
-        "~~" => BinaryOperator::PGLikeMatch,
-        "~~*" => BinaryOperator::PGILikeMatch,
-        "!~~" => BinaryOperator::PGNotLikeMatch,
-        "!~~*" => BinaryOperator::PGNotILikeMatch,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

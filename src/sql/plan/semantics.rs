@@ -141,7 +141,7 @@ fn before(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             if unknown::takes_one_type(call.func.name()) {
                 return unknown::beside(Expr::ScalarFunction(call), schema);
             }
-            whole(call)
+            Ok(Transformed::no(Expr::ScalarFunction(call)))
         }
         // The cast of a literal is a literal: whoever needs one (LIKE, window functions, index look-ups) finds it.
         Expr::Cast(Cast { expr, field }) => {
@@ -235,16 +235,6 @@ fn widen_sum(args: &mut [Expr], schema: &DFSchema) -> Result<Transformed<()>> {
     let value = std::mem::take(arg);
     *arg = Expr::Cast(Cast::new(Box::new(value), DataType::Decimal128(28, 0)));
     Ok(Transformed::yes(()))
-}
-
-/// Sizes of arrays, which are integers.
-fn whole(call: ScalarFunction) -> Result<Transformed<Expr>> {
-    let sized = matches!(call.func.name(), "cardinality" | "array_position" | "array_ndims");
-    let expr = Expr::ScalarFunction(call);
-    Ok(match sized {
-        true => Transformed::yes(Expr::Cast(Cast::new(Box::new(expr), DataType::Int32))),
-        false => Transformed::no(expr),
-    })
 }
 
 /// Refuses aggregates and window functions where rows are still being chosen.

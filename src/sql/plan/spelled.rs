@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     Array, CaseWhen, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, TimezoneInfo, TrimWhereField, Value,
+    FunctionArguments, TimezoneInfo, TrimWhereField, Value, ValueWithSpan,
 };
 
 use super::rewrite::{call, cast};
@@ -43,6 +43,22 @@ pub(super) fn rewrite(function: &Function) -> Option<Expr> {
     };
     match (name.as_str(), list.args.as_slice()) {
         ("make_interval", args) => interval(args),
+        // How long ago that was when the day began.
+        ("age", [FunctionArg::Unnamed(FunctionArgExpr::Expr(value))]) => {
+            let today = parser::parse_expression("current_date::timestamp").ok()?;
+            Some(call("age", vec![today, value.clone()]))
+        }
+        ("localtime", [FunctionArg::Unnamed(FunctionArgExpr::Expr(places))]) => {
+            let time = DataType::Time(Some(whole(places)?), TimezoneInfo::None);
+            Some(cast(call("localtimestamp", vec![]), time))
+        }
+        (
+            "localtimestamp" | "current_timestamp",
+            [FunctionArg::Unnamed(FunctionArgExpr::Expr(places))],
+        ) => {
+            let zone = if name == "localtimestamp" { TimezoneInfo::None } else { TimezoneInfo::WithTimeZone };
+            Some(cast(call(&name, vec![]), DataType::Timestamp(Some(whole(places)?), zone)))
+        }
         // A numeric without a scale is shown without the zeros at its end.
         ("trim_scale", [FunctionArg::Unnamed(FunctionArgExpr::Expr(value))]) => {
             Some(cast(value.clone(), DataType::Numeric(ExactNumberInfo::None)))
@@ -68,6 +84,14 @@ pub(super) fn rewrite(function: &Function) -> Option<Expr> {
                 _ => None,
             }
         }
+        _ => None,
+    }
+}
+
+/// A whole number as written.
+fn whole(expr: &Expr) -> Option<u64> {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(n, _), .. }) => n.parse().ok(),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, Value, Values, Visitor,
 };
 
-use super::rewrite::SESSION_VALUES;
+use super::expressions::SESSION_VALUES;
 use crate::error::{Error, Result, SqlState};
 use crate::names::fold;
 use crate::sql::parser;
