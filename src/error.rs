@@ -219,9 +219,9 @@ impl From<datafusion::error::DataFusionError> for Error {
                 Ok(inner) => inner.into(),
                 Err(shared) => match shared.find_root() {
                     D::Execution(m) => D::Execution(m.clone()).into(),
-                    D::External(e) if e.is::<Error>() => e
-                        .downcast_ref::<Error>()
-                        .map_or_else(|| Error::internal(e.to_string()), Error::clone),
+                    D::External(e) if e.is::<Error>() => {
+                        e.downcast_ref::<Error>().map_or_else(|| Error::internal(e.to_string()), Error::clone)
+                    }
                     other => Error::new(SqlState::DATA_EXCEPTION, other.strip_backtrace()),
                 },
             },

@@ -295,8 +295,10 @@ impl ArrayText<'_> {
                     return Ok((!trimmed.eq_ignore_ascii_case("null")).then(|| trimmed.to_string()));
                 }
                 '{' if !quoted && token.is_empty() => {
-                    return Err(Error::unsupported("an array of arrays as a value of a type with one dimension")
-                        .with_hint("A type has as many dimensions as its name says: int[][]."));
+                    return Err(Error::unsupported(
+                        "an array of arrays as a value of a type with one dimension",
+                    )
+                    .with_hint("A type has as many dimensions as its name says: int[][]."));
                 }
                 '{' | '"' if !quoted => return Err(self.malformed(&format!("Unexpected \"{c}\" character."))),
                 c => token.push(c),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Builder, Int64Builder, ListArray, ListBuilder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Builder, Int64Builder, ListArray, ListBuilder,
+};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Int32Type};
@@ -61,7 +63,9 @@ const DEFINITIONS: [Definition; 15] = [
     }),
     function("cardinality", &[&[List]], Gives::Int4, |call| {
         let lists = call.list(0)?;
-        call.values::<Int32Type>(|row| Ok(Some(i32::try_from(elements(&lists.value(row))).unwrap_or(i32::MAX))))
+        call.values::<Int32Type>(|row| {
+            Ok(Some(i32::try_from(elements(&lists.value(row))).unwrap_or(i32::MAX)))
+        })
     }),
     function("array_lower", &[&[List, Int4]], Gives::Int4, |call| bound(call, |_| 1)),
     function("array_upper", &[&[List, Int4]], Gives::Int4, |call| bound(call, |n| n)),

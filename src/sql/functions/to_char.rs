@@ -62,7 +62,8 @@ pub(super) fn to_timestamp(call: &Call<'_>) -> Result<ArrayRef> {
 fn to_char(call: &Call<'_>) -> Result<ArrayRef> {
     let (values, patterns) = (call.array(0)?, call.text(1)?);
     if let Some(moments) = values.as_primitive_opt::<TimestampMicrosecondType>() {
-        return call.texts(|row| Ok(Some(format(&Moment::of(moments.value(row)), None, patterns.value(row)))));
+        return call
+            .texts(|row| Ok(Some(format(&Moment::of(moments.value(row)), None, patterns.value(row)))));
     }
     if let Some(spans) = values.as_primitive_opt::<IntervalMonthDayNanoType>() {
         return call.texts(|row| {
@@ -92,7 +93,8 @@ fn moment_of(span: IntervalMonthDayNano) -> Moment {
 
 /// What a token says of a span, if it says a number with a sign.
 fn of_span(token: &str, span: IntervalMonthDayNano) -> Option<Piece> {
-    let (years, months, days) = (i64::from(span.months / 12), i64::from(span.months % 12), i64::from(span.days));
+    let (years, months, days) =
+        (i64::from(span.months / 12), i64::from(span.months % 12), i64::from(span.days));
     let micros = span.nanoseconds / 1000;
     let (hours, minutes, seconds) =
         (micros / 3_600_000_000, micros / 60_000_000 % 60, micros / 1_000_000 % 60);

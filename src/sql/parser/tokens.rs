@@ -26,7 +26,8 @@ fn numbers(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             }
             Token::Word(word) if word.quote_style.is_none() => {
                 let zero = read.last().is_some_and(|before| {
-                    matches!(&before.token, Token::Number(n, _) if n == "0") && before.span.end == token.span.start
+                    matches!(&before.token, Token::Number(n, _) if n == "0")
+                        && before.span.end == token.span.start
                 });
                 let digits = word.value.get(1..).unwrap_or_default();
                 let number = match word.value.as_bytes().first() {

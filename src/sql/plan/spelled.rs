@@ -52,10 +52,7 @@ pub(super) fn rewrite(function: &Function) -> Option<Expr> {
             let time = DataType::Time(Some(whole(places)?), TimezoneInfo::None);
             Some(cast(call("localtimestamp", vec![]), time))
         }
-        (
-            "localtimestamp" | "current_timestamp",
-            [FunctionArg::Unnamed(FunctionArgExpr::Expr(places))],
-        ) => {
+        ("localtimestamp" | "current_timestamp", [FunctionArg::Unnamed(FunctionArgExpr::Expr(places))]) => {
             let zone = if name == "localtimestamp" { TimezoneInfo::None } else { TimezoneInfo::WithTimeZone };
             Some(cast(call(&name, vec![]), DataType::Timestamp(Some(whole(places)?), zone)))
         }
