@@ -38,9 +38,10 @@ fn open(dir: &Path) -> Engine {
         ..EngineConfig::default()
     };
     let engine = Engine::open(config).unwrap();
-    let input = InputSpec { id: T, name: "t".into(), schema: schema(), key: vec![0], retain: true };
+    let input =
+        InputSpec { id: T, name: "t".into(), schema: schema(), key: vec![0], retain: true, watermark: None };
     engine.create_input(input).unwrap();
-    let source = Arc::new(CollectionSource { id: T, schema: schema(), key: vec![0] });
+    let source = Arc::new(CollectionSource { id: T, schema: schema(), key: vec![0], watermark: None });
     let plan = LogicalPlanBuilder::scan("t", source, None).unwrap();
     let plan = plan.filter(col("v").gt(lit(-1i64))).unwrap().project(vec![col("k"), col("v")]).unwrap();
     let plan = plan.build().unwrap();

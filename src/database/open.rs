@@ -211,6 +211,7 @@ pub(crate) fn input(entry: &Entry) -> Option<InputSpec> {
         schema,
         key: entry.key().to_vec(),
         retain,
+        watermark: entry.watermark().map(crate::sql::catalog::Watermark::engine),
     })
 }
 

@@ -128,6 +128,7 @@ impl Engine {
             tick: 0,
             now: i64::MIN,
             timed: false,
+            watermarks: std::collections::BTreeMap::new(),
             passed: None,
             relieved: None,
             live,
@@ -182,7 +183,7 @@ impl Engine {
     pub fn explain(&self, plan: &LogicalPlan) -> Result<String> {
         let snapshot = self.snapshot();
         let name = |id| snapshot.collection(id).map_or(format!("{}", id.0), |c| c.name().to_string());
-        let lowered = lower(plan)?;
+        let lowered = lower(plan, CollectionId(u64::MAX))?;
         let shared = self.ask(|reply| Command::Shared(lowered.nodes.clone(), reply))?;
         Ok(explain(&lowered, &shared, name))
     }
@@ -364,7 +365,8 @@ mod tests {
     }
 
     fn spec(id: u64, from: u64) -> ViewSpec {
-        let source = CollectionSource { id: CollectionId(from), schema: schema(), key: vec![] };
+        let source =
+            CollectionSource { id: CollectionId(from), schema: schema(), key: vec![], watermark: None };
         let plan = LogicalPlanBuilder::scan("t", Arc::new(source), None).unwrap().build().unwrap();
         ViewSpec { id: CollectionId(id), name: format!("v{id}"), schema: schema(), plan }
     }
@@ -386,7 +388,14 @@ mod tests {
     fn a_view_that_stops_says_so_and_the_others_go_on() {
         let engine = Engine::open(EngineConfig::default()).unwrap();
         let t = CollectionId(1);
-        let input = InputSpec { id: t, name: "t".into(), schema: schema(), key: vec![], retain: true };
+        let input = InputSpec {
+            id: t,
+            name: "t".into(),
+            schema: schema(),
+            key: vec![],
+            retain: true,
+            watermark: None,
+        };
         engine.create_input(input).unwrap();
         let insert = |value: i64| {
             let changes = vec![(t, InputChange::Delta(Delta::insert(rows(&[value]))))];

@@ -31,7 +31,7 @@ pub use delta::Delta;
 pub use handle::{Engine, EngineConfig};
 pub use runtime::operator::RowError;
 pub use runtime::replay::ReplayReport;
-pub use runtime::stats::{CheckpointStats, CollectionStats, EngineStats};
+pub use runtime::stats::{CheckpointStats, CollectionStats, EngineStats, OperatorStats};
 pub use runtime::subscribe::{Backlog, SubscribeFrom, Subscription};
 pub use serve::snapshot::{CollectionSnapshot, EngineSnapshot};
 
@@ -57,6 +57,17 @@ pub struct InputSpec {
     pub key: Vec<usize>,
     /// Whether its rows are kept, for SELECT and for views created later. A keyed input always keeps them.
     pub retain: bool,
+    /// What its watermark follows; `None`: it has none.
+    pub watermark: Option<Watermark>,
+}
+
+/// How far an input's event time has come: its latest time so far, minus a delay. It never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Watermark {
+    /// The position of the column with the event time, a timestamp.
+    pub column: usize,
+    /// The delay, in microseconds.
+    pub delay: i64,
 }
 
 /// A view to be kept up to date.

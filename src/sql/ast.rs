@@ -251,6 +251,17 @@ pub struct CheckDef {
     pub condition: Expr,
 }
 
+/// WATERMARK FOR.
+#[derive(Clone, Debug)]
+pub struct WatermarkDef {
+    /// The column that it follows.
+    pub column: String,
+    /// What it is after AS.
+    pub expr: Expr,
+    /// Where it stands in the statement, in characters from 1.
+    pub position: u32,
+}
+
 /// CREATE SOURCE.
 #[derive(Clone, Debug)]
 pub struct CreateSource {
@@ -262,6 +273,8 @@ pub struct CreateSource {
     pub columns: Vec<ColumnDef>,
     /// Columns of the declared primary key.
     pub key: Vec<String>,
+    /// WATERMARK FOR.
+    pub watermark: Option<WatermarkDef>,
     /// `kafka`, `postgres`, `mysql`, `webhook`, `nexmark`, `datagen`.
     pub kind: String,
     /// The CONNECTION it uses.
@@ -310,6 +323,8 @@ pub enum TableBody {
         key: Vec<String>,
         /// CHECK constraints.
         checks: Vec<CheckDef>,
+        /// WATERMARK FOR.
+        watermark: Option<WatermarkDef>,
     },
     /// AS a query, whose rows it is filled with.
     Query {
@@ -342,6 +357,8 @@ pub struct CreateView {
     pub columns: Vec<String>,
     /// Its query.
     pub query: Box<Query>,
+    /// EMIT ON WINDOW CLOSE: the rows of a window come once, when it is closed.
+    pub on_close: bool,
     /// The query's own text.
     pub query_text: String,
     /// Characters of the statement's text that stand before the query's.

@@ -10,6 +10,7 @@ pub mod functions;
 pub mod parser;
 pub mod plan;
 pub mod walk;
+pub mod watermark;
 
 pub use crate::names::Name;
 pub use ast::{ObjectKind, Parsed, Statement};

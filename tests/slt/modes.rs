@@ -308,6 +308,8 @@ struct FileRun {
     mode: Mode,
     admin: PgClient,
     views: Vec<QueryView>,
+    /// The file's own views that give windows when they close: what one of them is, is told by every tick before.
+    closing: Vec<String>,
     tables: Tables,
     in_transaction: bool,
     score: Score,
@@ -341,6 +343,7 @@ impl FileRun {
             mode,
             admin: place.connect().map_err(|e| e.to_string())?,
             views: Vec::new(),
+            closing: Vec::new(),
             tables: Tables::default(),
             in_transaction: false,
             score: Score::default(),
@@ -432,6 +435,9 @@ impl FileRun {
                 if sets_path(sql) {
                     self.admin.run(Protocol::Simple, sql).map_err(|e| e.to_string())?;
                 }
+                if starts_with(sql, "CREATE MATERIALIZED VIEW") && sql.trim_end().ends_with("EMIT ON WINDOW CLOSE") {
+                    self.closing.extend(sql.split_whitespace().nth(3).map(str::to_string));
+                }
                 if self.mode == Mode::Live {
                     self.tables.note_ddl(sql, &mut self.admin)?;
                     if ["CREATE", "ALTER", "DROP"].iter().any(|k| starts_with(sql, k)) {
@@ -522,6 +528,9 @@ impl FileRun {
 
     /// Compares every view with its query, run in batch at the same tick.
     fn check_views(&mut self, after: &str) -> Result<(), String> {
+        for name in self.closing.clone() {
+            self.check_view(&name, after)?;
+        }
         for view in 0..self.views.len() {
             let name = self.views[view].name.clone();
             self.check_view(&name, after)?;

@@ -4,11 +4,11 @@ use crate::connectors::{Discovered, FormatSpec, Include, SourceDefinition, regis
 use crate::database::objects::{claim, table};
 use crate::database::{Database, Notice, connect, webhook};
 use crate::error::{Error, Result, SqlState};
-use crate::sql::Name;
 use crate::sql::ast::{CreateSource, ObjectKind};
 use crate::sql::catalog::{Column, Entry, Object, Source};
 use crate::sql::plan::SessionInfo;
 use crate::sql::types::SqlType;
+use crate::sql::{Name, watermark};
 
 /// The column that an INCLUDE adds.
 fn include_column(include: &Include, format: Option<&FormatSpec>) -> Result<Column> {
@@ -91,6 +91,7 @@ impl Database {
             paused: false,
             check: create.check.clone(),
             on_error: create.on_error,
+            watermark: None,
         };
         let mut definition = connect::source_definition(&catalog, &name, &source)?;
         let mut offered = Vec::new();
@@ -114,6 +115,8 @@ impl Database {
                 source.columns.push(column);
             }
         }
+        source.watermark =
+            create.watermark.as_ref().map(|w| watermark::resolve(w, &source.columns)).transpose()?;
         // Tables that come with it go beside it.
         let schema_of_all = catalog.get(place.schema).map(|schema| schema.name.clone());
         let mut entry = Entry::new(self.new_id()?, place, &by.user, Object::Source(source));

@@ -17,11 +17,12 @@ pub(crate) fn spec(catalog: &Catalog, entry: &Entry, view: &MaterializedView) ->
     let query = parse_query(&view.query)?;
     let names: Vec<String> = view.columns.iter().map(|c| c.name.clone()).collect();
     let session = SessionInfo::default();
-    let plan = Planner::new(&catalog.unscoped(), &session, None).plan_materialized_view(
-        &query,
-        &names,
-        &view.query,
-    )?;
+    let unscoped = catalog.unscoped();
+    let planner = Planner::new(&unscoped, &session, None);
+    let plan = match view.on_close {
+        true => planner.plan_windows(&query, &names, &view.query)?,
+        false => planner.plan_materialized_view(&query, &names, &view.query)?,
+    };
     Ok(ViewSpec {
         id: entry.id.collection(),
         name: catalog.full_name(entry),
@@ -171,13 +172,14 @@ impl Database {
         let Some(place) = place else { return Ok(notices) };
         let session = maker(by);
         let system = self.system(&session, Vec::new());
-        let plan = Planner::new(&catalog, &session, Some(&system)).plan_materialized_view(
-            &create.query,
-            &create.columns,
-            text,
-        )?;
+        let planner = Planner::new(&catalog, &session, Some(&system));
+        let plan = match create.on_close {
+            true => planner.plan_windows(&create.query, &create.columns, text)?,
+            false => planner.plan_materialized_view(&create.query, &create.columns, text)?,
+        };
         let object = Object::MaterializedView(MaterializedView {
             query: queries::stored(self, &catalog, &create.query_text, &create.columns, &plan)?,
+            on_close: create.on_close,
             columns: columns_of(&plan.schema),
         });
         let mut entry = Entry::new(self.new_id()?, place, &by.user, object);

@@ -153,7 +153,7 @@ pub fn view_definition(cx: &Context, oid: u32) -> Option<String> {
     let entry = cx.catalog.entries().find(|entry| entry.id.oid() == oid)?;
     match &entry.object {
         Object::View(view) => Some(format!(" {};", view.query)),
-        Object::MaterializedView(view) => Some(format!(" {};", view.query)),
+        Object::MaterializedView(view) => Some(format!(" {};", view.definition())),
         _ => None,
     }
 }

@@ -233,7 +233,10 @@ mod tests {
         let on = add("t", Object::Table(table));
         add("i", Object::Index(Index { on, columns: vec!["n".into()] }));
         add("v", Object::View(View { query: "SELECT 1".into(), columns: columns.clone() }));
-        add("mv", Object::MaterializedView(MaterializedView { query: "SELECT 2".into(), columns }));
+        add(
+            "mv",
+            Object::MaterializedView(MaterializedView { query: "SELECT 2".into(), on_close: false, columns }),
+        );
         let cx = Arc::new(Context {
             catalog,
             user: "me".into(),

@@ -16,7 +16,7 @@ use crate::sql::ast::{
     Alter, AlterChange, Comment, CreateTable, Drop, ObjectKind, Parsed, Query, Statement, TableBody,
 };
 use crate::sql::catalog::{Column, Entry, Object, ObjectId, Table};
-use crate::sql::{Catalog, Name};
+use crate::sql::{Catalog, Name, watermark};
 
 /// What a statement creates.
 fn created(statement: &Statement) -> Option<(ObjectKind, Option<&Name>, bool)> {
@@ -87,9 +87,12 @@ impl Session {
             Statement::CreateConnection(c) => db.create_connection(&by, c),
             Statement::CreateSource(c) => db.create_source(&by, c),
             Statement::CreateTable(c) => match &c.body {
-                TableBody::Columns { columns, key, checks } => {
+                TableBody::Columns { columns, key, checks, watermark } => {
                     let (columns, key) = table::columns(columns, key)?;
-                    let table = Table { columns, key, append_only: c.append_only, ..Table::default() };
+                    let watermark =
+                        watermark.as_ref().map(|w| watermark::resolve(w, &columns)).transpose()?;
+                    let append_only = c.append_only;
+                    let table = Table { columns, key, append_only, watermark, ..Table::default() };
                     db.create_table(&by, &c.name, c.if_not_exists, table, checks)
                 }
                 TableBody::Source { source, reference } => {

@@ -23,7 +23,11 @@ impl Session {
         let plan = match explain.statement.as_ref() {
             Statement::Query(query) => self.plan_query(query, text, &[])?.bind(Vec::new())?,
             Statement::CreateView(c) | Statement::CreateMaterializedView(c) => {
-                self.with_planner(|p| p.plan_materialized_view(&c.query, &c.columns, text))?.plan
+                let planned = self.with_planner(|p| match c.on_close {
+                    true => p.plan_windows(&c.query, &c.columns, text),
+                    false => p.plan_materialized_view(&c.query, &c.columns, text),
+                });
+                planned?.plan
             }
             _ => return Err(Error::unsupported("EXPLAIN of anything but a query or a view")),
         };

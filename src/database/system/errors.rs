@@ -43,6 +43,7 @@ pub(crate) fn errors_input() -> InputSpec {
         schema: errors_schema(),
         key: Vec::new(),
         retain: true,
+        watermark: None,
     }
 }
 

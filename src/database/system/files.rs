@@ -50,7 +50,14 @@ fn schema() -> SchemaRef {
 
 /// The engine's input for files that were read.
 pub(crate) fn files_input() -> InputSpec {
-    InputSpec { id: FILES, name: "tidemill.files".into(), schema: schema(), key: vec![0, 1], retain: true }
+    InputSpec {
+        id: FILES,
+        name: "tidemill.files".into(),
+        schema: schema(),
+        key: vec![0, 1],
+        retain: true,
+        watermark: None,
+    }
 }
 
 /// The change that tells of files read by a source.

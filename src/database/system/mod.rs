@@ -10,6 +10,7 @@ mod commits;
 mod errors;
 mod files;
 mod objects;
+mod operators;
 mod status;
 mod subscriptions;
 
@@ -47,6 +48,7 @@ fn definitions() -> impl Iterator<Item = &'static Definition> {
         .chain(status::RELATIONS)
         .chain(commits::RELATIONS)
         .chain(checkpoints::RELATIONS)
+        .chain(operators::RELATIONS)
         .chain(errors::RELATIONS)
         .chain(files::RELATIONS)
         .chain(subscriptions::RELATIONS)

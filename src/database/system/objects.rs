@@ -15,6 +15,7 @@ pub(super) const RELATIONS: &[Definition] = &[
             Column("name", Kind::Text),
             Column("source", Kind::Text),
             Column("rows", Kind::Int),
+            Column("watermark", Kind::Timestamp),
             Column("comment", Kind::Text),
         ],
         rows: tables,
@@ -86,7 +87,8 @@ fn each(database: &Database, row: impl Fn(&Catalog, &Entry) -> Option<Vec<Cell>>
 }
 
 fn tables(database: &Database) -> Result<Vec<Vec<Cell>>> {
-    let snapshot = database.engine.snapshot();
+    let (snapshot, stats) = (database.engine.snapshot(), database.engine.stats());
+    let watermark = |id| stats.collections.iter().find(|c| c.id == id).and_then(|c| c.watermark);
     each(database, |catalog, e| {
         let Object::Table(table) = &e.object else { return None };
         let rows = snapshot.collection(e.id.collection()).map(|c| c.num_rows());
@@ -95,6 +97,7 @@ fn tables(database: &Database) -> Result<Vec<Vec<Cell>>> {
             Cell::text(catalog.full_name(e)),
             Cell::or_null(table.source.as_ref(), |(id, _)| name_of(catalog, *id)),
             Cell::or_null(rows, Cell::int),
+            Cell::or_null(watermark(e.id.collection()), Cell::Timestamp),
             comment(e),
         ])
     })

@@ -25,6 +25,7 @@ pub(super) const RELATIONS: &[Definition] = &[
             Column("event_time", Kind::Timestamp),
             Column("freshness", Kind::Interval),
             Column("on_error", Kind::Text),
+            Column("watermark", Kind::Timestamp),
             Column("error", Kind::Text),
         ],
         rows: sources,
@@ -90,6 +91,8 @@ fn values(database: &Database, entry: &Entry) -> StatusValues {
 
 fn sources(database: &Database) -> Result<Vec<Vec<Cell>>> {
     let now = world::now_micros();
+    let stats = database.engine.stats();
+    let watermark = |id| stats.collections.iter().find(|c| c.id == id).and_then(|c| c.watermark);
     let catalog = database.catalog();
     let rows = catalog.of_kind(ObjectKind::Source).into_iter().filter_map(|e| {
         let Object::Source(source) = &e.object else { return None };
@@ -106,6 +109,7 @@ fn sources(database: &Database) -> Result<Vec<Vec<Cell>>> {
             Cell::or_null(s.event_time_micros, Cell::Timestamp),
             Cell::or_null(s.event_time_micros, |t| Cell::Interval(now.saturating_sub(t).max(0))),
             Cell::text(source.on_error.name()),
+            Cell::or_null(watermark(e.id.collection()), Cell::Timestamp),
             Cell::or_null(s.error, Cell::text),
         ])
     });
@@ -178,7 +182,7 @@ fn materialized_views(database: &Database) -> Result<Vec<Vec<Cell>>> {
             Cell::or_null(numbers, |n| Cell::int(n.last_tick)),
             Cell::int(row_errors),
             Cell::or_null(error, |e| Cell::text(e.to_string())),
-            Cell::text(&view.query),
+            Cell::Text(view.definition()),
             Cell::or_null(e.comment.as_ref(), Cell::text),
         ])
     });

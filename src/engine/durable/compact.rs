@@ -4,6 +4,8 @@
 //! to go back to a tick before it; then what it stands for is removed. A crash at any moment leaves either the old
 //! base with all segments, or the new one.
 //!
+//! What a view has given of windows that are closed cannot be told from its inputs' rows, so it is in the base as well.
+//!
 //! Rows of inputs that keep none are still needed to bring their views back, so their records are carried over
 //! as they are, from base to base: such inputs make the base, and every restart, longer for ever.
 
@@ -51,7 +53,7 @@ struct Job {
     tick: Tick,
     snapshot: Arc<EngineSnapshot>,
     progress: Vec<(String, Vec<u8>)>,
-    /// Inputs whose rows are in the snapshot.
+    /// Inputs whose rows are in the snapshot, and views of which the base must tell what they have given.
     kept: Vec<CollectionId>,
     /// Inputs whose records are carried over.
     passing: BTreeSet<CollectionId>,
@@ -116,12 +118,15 @@ impl Core {
             .filter(|(_, c)| matches!(c.kind, core::Kind::Input { .. }))
             .map(|(id, c)| (*id, c.keeps_rows()))
             .partition::<Vec<_>, _>(|(_, keeps)| *keeps);
+        let dir = journal.dir().to_path_buf();
+        let mut progress = self.shared.progress.last();
+        let closing = self.closed_for_base(&mut progress);
         let job = Job {
-            dir: journal.dir().to_path_buf(),
+            dir,
             tick: self.tick,
             snapshot: self.shared.snapshot.load_full(),
-            progress: self.shared.progress.last(),
-            kept: kept.into_iter().map(|(id, _)| id).collect(),
+            progress,
+            kept: kept.into_iter().map(|(id, _)| id).chain(closing).collect(),
             passing: passing.into_iter().map(|(id, _)| id).collect(),
             base: self.compactor.base.clone(),
             segments: self.compactor.segments.clone(),

@@ -197,7 +197,14 @@ mod tests {
     use crate::engine::ops::testing::{Rng, random_delta, row_at, sample_schema, tally};
 
     fn spec(key: Vec<usize>, retain: bool) -> InputSpec {
-        InputSpec { id: CollectionId(1), name: "t".into(), schema: sample_schema(), key, retain }
+        InputSpec {
+            id: CollectionId(1),
+            name: "t".into(),
+            schema: sample_schema(),
+            key,
+            retain,
+            watermark: None,
+        }
     }
 
     /// Upserts, deletes, exact deltas and truncations against a map, key by key.

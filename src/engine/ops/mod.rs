@@ -1,8 +1,11 @@
 //! The operators, one file each.
 
 pub mod aggregate;
+pub mod close;
 pub mod constant;
 pub mod distinct;
+pub mod expiring;
+pub mod gate;
 pub mod input;
 pub mod join;
 pub mod map;
@@ -37,6 +40,7 @@ pub fn build(spec: &NodeSpec, schema: &SchemaRef, workers: &Workers) -> Result<B
     single(spec)
 }
 
+/// The operator in one copy.
 fn single(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
     Ok(match spec {
         NodeSpec::Constant(rows) => Box::new(constant::Constant::new(rows.clone())),
@@ -49,6 +53,9 @@ fn single(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
         NodeSpec::Temporal(spec) => Box::new(temporal::Temporal::new(spec)),
         NodeSpec::TopK(spec) => Box::new(topk::TopK::new(spec)?),
         NodeSpec::Window(spec) => Box::new(window::Window::new(spec)?),
+        NodeSpec::Gate(spec) => Box::new(gate::Gate::new(spec)),
+        NodeSpec::Close(spec) => Box::new(close::Close::new(spec)),
+        NodeSpec::Expiring(spec) => Box::new(expiring::Expiring::new(spec)),
         NodeSpec::Collection(id) => {
             return Err(Error::internal(format!("collection {} is a node already", id.0)));
         }

@@ -5,12 +5,12 @@
 
 use arrow::datatypes::SchemaRef;
 
-use crate::engine::Delta;
 use crate::engine::keys::KeySpec;
 use crate::engine::plan::spec::{Expr, NodeSpec, Touch};
 use crate::engine::runtime::operator::{Operator, Output};
 use crate::engine::runtime::workers::Workers;
 use crate::engine::state::{Restored, Saved};
+use crate::engine::{CollectionId, Delta};
 use crate::error::Result;
 
 /// Rows from which on the copies work at once: below it, waking a thread takes longer than the work. Tests are built
@@ -55,7 +55,10 @@ pub fn keys(spec: &NodeSpec, schema: &SchemaRef) -> Result<Option<Vec<KeySpec>>>
         NodeSpec::Distinct => {
             vec![KeySpec::columns(&(0..schema.fields().len()).collect::<Vec<_>>(), schema)?]
         }
+        NodeSpec::Expiring(expiring) => return keys(&expiring.inner, schema),
         NodeSpec::Collection(_)
+        | NodeSpec::Gate(_)
+        | NodeSpec::Close(_)
         | NodeSpec::Constant(_)
         | NodeSpec::Map(_)
         | NodeSpec::Union
@@ -155,6 +158,22 @@ impl Operator for Sharded {
             shard.operator.commit()?;
         }
         Ok(())
+    }
+
+    fn closes_for(&self) -> Option<CollectionId> {
+        self.shards.first().and_then(|shard| shard.operator.closes_for())
+    }
+
+    fn set_watermark(&mut self, before: i64, after: i64) {
+        for shard in &mut self.shards {
+            shard.operator.set_watermark(before, after);
+            // What closes is dropped where nothing else happens, too.
+            shard.touched |= before != after;
+        }
+    }
+
+    fn resume_watermark(&mut self, watermark: i64, late_rows: u64) -> Result<()> {
+        self.shards.iter_mut().try_for_each(|shard| shard.operator.resume_watermark(watermark, late_rows))
     }
 
     fn save(&self, state: &mut Saved) -> Result<()> {

@@ -6,6 +6,9 @@
 
 use std::fmt::Write;
 
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, NotExpr};
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::lower::Lowered;
@@ -16,6 +19,47 @@ use super::spec::{
     TopKSpec, Touch, WindowSpec,
 };
 use crate::engine::CollectionId;
+
+/// What the node keeps that a view is read from; `go`: whether all its rows go with time.
+pub fn view_keeps(go: bool) -> &'static str {
+    if go { "keeps its rows: bounded by time" } else { "keeps its rows: grows with the rows" }
+}
+
+/// Whether every row that an operator gives goes again as time passes, by whether its inputs' rows do.
+pub fn rows_go(spec: &NodeSpec, inputs: &[bool]) -> bool {
+    let all = || inputs.iter().all(|go| *go);
+    match spec {
+        NodeSpec::Collection(_) | NodeSpec::Constant(_) | NodeSpec::Close(_) | NodeSpec::Expiring(_) => false,
+        NodeSpec::Temporal(temporal) => {
+            all() || at_last(&temporal.condition, temporal.schema.fields().len()) == Some(false)
+        }
+        NodeSpec::Join(join) => match join.kind {
+            JoinKind::Inner | JoinKind::LeftSemi | JoinKind::RightSemi => inputs.contains(&true),
+            JoinKind::Left | JoinKind::LeftAnti | JoinKind::LeftMark => inputs.first() == Some(&true),
+            JoinKind::Right | JoinKind::RightAnti => inputs.get(1) == Some(&true),
+            JoinKind::Full => all(),
+        },
+        _ => all(),
+    }
+}
+
+/// What a condition is when all moments are reached, which stand as columns behind the first ones; `None`: who knows.
+fn at_last(e: &Expr, columns: usize) -> Option<bool> {
+    if let Some(column) = e.downcast_ref::<Column>() {
+        return (column.index() >= columns).then_some(true);
+    }
+    if let Some(not) = e.downcast_ref::<NotExpr>() {
+        return at_last(not.arg(), columns).map(|value| !value);
+    }
+    let binary = e.downcast_ref::<BinaryExpr>()?;
+    let operands = [at_last(binary.left(), columns), at_last(binary.right(), columns)];
+    match binary.op() {
+        Operator::And if operands.contains(&Some(false)) => Some(false),
+        Operator::Or if operands.contains(&Some(true)) => Some(true),
+        Operator::And | Operator::Or if operands[0] == operands[1] => operands[0],
+        _ => None,
+    }
+}
 
 /// The circuit as a tree under the view; `shared` says by node with which view it is shared, `name` what collections
 /// are called.
@@ -28,7 +72,13 @@ pub fn explain(
     for input in lowered.nodes.iter().flat_map(|n| &n.inputs) {
         readers[*input] += 1;
     }
-    let mut text = "view [keeps its rows: grows with the rows]".to_string();
+    // Inputs come before those who read them.
+    let mut go: Vec<bool> = Vec::with_capacity(lowered.nodes.len());
+    for node in &lowered.nodes {
+        let inputs: Vec<bool> = node.inputs.iter().map(|input| go[*input]).collect();
+        go.push(rows_go(&node.spec, &inputs));
+    }
+    let mut text = format!("view [{}]", view_keeps(go[lowered.root]));
     let mut shown = vec![false; lowered.nodes.len()];
     // Nodes still to be written with how far they are indented, the next one last.
     let mut todo = vec![(lowered.root, 1)];
@@ -42,30 +92,12 @@ pub fn explain(
             let _ = write!(text, "\n{indent}{label}as above");
             continue;
         }
-        let columns = |port: usize| -> Vec<String> {
-            let input = node.inputs.get(port).map(|i| &lowered.nodes[*i].schema);
-            input.map_or(Vec::new(), |s| s.fields().iter().map(|f| f.name().clone()).collect())
-        };
         let (line, keeps) = match &node.spec {
             NodeSpec::Collection(id) => (format!("collection {}", name(*id)), None),
-            NodeSpec::Constant(rows) => {
-                (format!("constant: {} rows", rows.iter().map(|b| b.num_rows()).sum::<usize>()), None)
+            spec => {
+                let inputs: Vec<bool> = node.inputs.iter().map(|input| go[*input]).collect();
+                describe(spec, &node.schema, &inputs)
             }
-            NodeSpec::Map(map) => (describe_map(map), None),
-            NodeSpec::Union => ("union all".to_string(), None),
-            NodeSpec::Join(join) => describe_join(join),
-            NodeSpec::Aggregate(aggregate) => describe_aggregate(aggregate),
-            NodeSpec::Distinct => {
-                let keeps = "keeps counts: grows with distinct rows".to_string();
-                (format!("distinct on {}", columns(0).join(", ")), Some(keeps))
-            }
-            NodeSpec::TopK(top) => describe_top(top),
-            NodeSpec::Window(window) => describe_window(window),
-            NodeSpec::Temporal(temporal) => {
-                let keeps = "keeps rows until their last moment: grows with the rows".to_string();
-                (format!("rows while {}", sql(&temporal.condition)), Some(keeps))
-            }
-            NodeSpec::Recompute(part) => describe_recompute(part),
         };
         let _ = write!(text, "\n{indent}{label}{line}");
         let keeps = match shared.get(at).copied().flatten() {
@@ -78,6 +110,62 @@ pub fn explain(
         todo.extend(node.inputs.iter().rev().map(|input| (*input, depth + 1)));
     }
     text
+}
+
+/// What an operator with output `schema` does, and what it keeps, if anything; `go` says by input whether all rows go
+/// with time.
+pub fn describe(spec: &NodeSpec, schema: &SchemaRef, go: &[bool]) -> (String, Option<String>) {
+    let (line, keeps) = described(spec, schema);
+    let keeps = match (spec, keeps) {
+        (NodeSpec::Temporal(_) | NodeSpec::Close(_) | NodeSpec::Expiring(_), keeps) => keeps,
+        (_, Some(keeps)) if go.iter().all(|go| *go) && !go.is_empty() => {
+            Some(format!("{}: bounded by time", keeps.split(':').next().unwrap_or_default()))
+        }
+        (NodeSpec::Join(_), Some(_)) if go.contains(&true) => {
+            let (bounded, other) = if go[0] { ("left", "right") } else { ("right", "left") };
+            Some(format!("keeps both sides: the {bounded} one bounded by time, the {other} one grows with the rows"))
+        }
+        (_, keeps) => keeps,
+    };
+    (line, keeps)
+}
+
+fn described(spec: &NodeSpec, schema: &SchemaRef) -> (String, Option<String>) {
+    match spec {
+        NodeSpec::Collection(_) => ("collection".to_string(), None),
+        NodeSpec::Constant(rows) => {
+            (format!("constant: {} rows", rows.iter().map(|b| b.num_rows()).sum::<usize>()), None)
+        }
+        NodeSpec::Map(map) => (describe_map(map), None),
+        NodeSpec::Union => ("union all".to_string(), None),
+        NodeSpec::Join(join) => describe_join(join),
+        NodeSpec::Aggregate(aggregate) => describe_aggregate(aggregate),
+        NodeSpec::Distinct => {
+            let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            let keeps = "keeps counts: grows with distinct rows".to_string();
+            (format!("distinct on {}", columns.join(", ")), Some(keeps))
+        }
+        NodeSpec::TopK(top) => describe_top(top),
+        NodeSpec::Window(window) => describe_window(window),
+        NodeSpec::Temporal(temporal) => {
+            let keeps = "keeps rows until their last moment: bounded by time".to_string();
+            (format!("rows while {}", sql(&temporal.condition)), Some(keeps))
+        }
+        NodeSpec::Gate(_) => ("rows of windows that are not closed".to_string(), None),
+        NodeSpec::Close(_) => {
+            let keeps = "keeps the rows of open windows: bounded by the watermark".to_string();
+            ("rows of each window when it closes".to_string(), Some(keeps))
+        }
+        NodeSpec::Expiring(expiring) => {
+            let (line, keeps) = described(&expiring.inner, schema);
+            let keeps = keeps.map(|keeps| {
+                let what = keeps.split(':').next().unwrap_or_default();
+                format!("{what}, of open windows only: bounded by the watermark")
+            });
+            (line, keeps)
+        }
+        NodeSpec::Recompute(part) => describe_recompute(part),
+    }
 }
 
 fn describe_map(map: &MapSpec) -> String {
@@ -217,8 +305,12 @@ mod tests {
 
     fn table(id: u64) -> LogicalPlanBuilder {
         let fields = ["a", "b"].map(|n| Field::new(n, DataType::Int64, true)).to_vec();
-        let source =
-            CollectionSource { id: CollectionId(id), schema: Arc::new(Schema::new(fields)), key: vec![] };
+        let source = CollectionSource {
+            id: CollectionId(id),
+            schema: Arc::new(Schema::new(fields)),
+            key: vec![],
+            watermark: None,
+        };
         LogicalPlanBuilder::scan(format!("t{id}"), Arc::new(source), None).unwrap()
     }
 
@@ -234,7 +326,7 @@ mod tests {
             .unwrap()
             .build()
             .unwrap();
-        let text = explain(&lower(&plan).unwrap(), &[], |id| format!("t{}", id.0));
+        let text = explain(&lower(&plan, CollectionId(9)).unwrap(), &[], |id| format!("t{}", id.0));
         let expected = "\
 view [keeps its rows: grows with the rows]
   aggregate sum(b) by a [keeps a row for each group: grows with the groups]
@@ -246,7 +338,7 @@ view [keeps its rows: grows with the rows]
           collection t2";
         assert_eq!(text, expected);
         let plan = table(2).aggregate([col("a")], [array_agg(col("b"))]).unwrap().build().unwrap();
-        let text = explain(&lower(&plan).unwrap(), &[], |id| format!("t{}", id.0));
+        let text = explain(&lower(&plan, CollectionId(9)).unwrap(), &[], |id| format!("t{}", id.0));
         let expected = "\
 view [keeps its rows: grows with the rows]
   recompute for changed a: array_agg has no operator [keeps input and output: grows with the rows]

@@ -20,10 +20,12 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column};
 
+use super::closing::ClosingNode;
 use super::spec::{
     AggregateCall, AggregateKind, AggregateSpec, Expr, JoinKind, JoinSpec, MapSpec, NodeSpec, TopKSpec,
 };
-use super::{CollectionSource, optimize::optimize, reach, temporal, topk};
+use super::{CollectionSource, optimize::optimize, reach, temporal, topk, windows};
+use crate::engine::CollectionId;
 use crate::error::{Error, Result};
 
 /// A node and where its rows come from.
@@ -48,15 +50,15 @@ pub struct Lowered {
     pub schema: SchemaRef,
 }
 
-/// Optimises a view's plan and lowers it.
+/// Optimises a view's plan and lowers it; `view` is whose windows the nodes close, if they close any.
 ///
 /// # Errors
 /// `0A000` with the fragment's name for what neither an operator nor DataFusion's batch execution can do.
-pub fn lower(plan: &LogicalPlan) -> Result<Lowered> {
+pub fn lower(plan: &LogicalPlan, view: CollectionId) -> Result<Lowered> {
     let lowered = || {
         let schema = schema_of(plan);
         let plan = optimize(plan.clone())?;
-        let mut lowering = Lowering::default();
+        let mut lowering = Lowering { view, nodes: Vec::new(), props: ExecutionProps::new() };
         let root = lowering.node(&plan)?;
         // Folded constants may give a narrower type than the plan stated before.
         let root = lowering.cast(root, &schema)?;
@@ -101,8 +103,8 @@ pub(super) fn nullable(schema: &Schema) -> SchemaRef {
 }
 
 /// The circuit so far.
-#[derive(Default)]
 pub(super) struct Lowering {
+    pub(super) view: CollectionId,
     nodes: Vec<LoweredNode>,
     props: ExecutionProps,
 }
@@ -162,7 +164,10 @@ impl Lowering {
             LogicalPlan::Unnest(_) => self.linear_fragment(plan, "unnest"),
             LogicalPlan::RecursiveQuery(_) => self.fragment(plan, "recursion"),
             LogicalPlan::Distinct(Distinct::On(_)) => self.fragment(plan, "DISTINCT ON"),
-            LogicalPlan::Extension(e) => self.fragment(plan, &format!("{} has no operator", e.node.name())),
+            LogicalPlan::Extension(e) => match ClosingNode::of(plan) {
+                Some(node) => windows::closing(self, node),
+                None => self.fragment(plan, &format!("{} has no operator", e.node.name())),
+            },
             LogicalPlan::Subquery(_) => Err(Error::unsupported("this form of LATERAL in a view")),
             other => Err(Error::unsupported(format!("{} in a view", title(other)))),
         }
@@ -171,6 +176,16 @@ impl Lowering {
     /// The plan's columns at a node that is already lowered.
     pub(super) fn schema(&self, node: usize) -> &SchemaRef {
         &self.nodes[node].schema
+    }
+
+    /// What a node that is already lowered does.
+    pub(super) fn spec(&self, node: usize) -> &LoweredNode {
+        &self.nodes[node]
+    }
+
+    /// Lets a node that is already lowered do something else, with the same output.
+    pub(super) fn replace(&mut self, node: usize, spec: NodeSpec) {
+        self.nodes[node].spec = spec;
     }
 
     /// Adds a node unless an equal one is there.

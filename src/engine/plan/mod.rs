@@ -1,5 +1,7 @@
 //! From logical plans to circuits.
 
+mod bounds;
+pub mod closing;
 mod dependent;
 pub mod explain;
 mod fragment;
@@ -17,6 +19,7 @@ mod subquery;
 pub mod temporal;
 mod timed;
 mod topk;
+mod windows;
 
 use std::sync::Arc;
 
@@ -34,6 +37,8 @@ pub struct CollectionSource {
     pub schema: SchemaRef,
     /// Positions of its key's columns; empty: none.
     pub key: Vec<usize>,
+    /// The position of the column that its watermark follows, if it has one.
+    pub watermark: Option<usize>,
 }
 
 impl TableSource for CollectionSource {

@@ -36,7 +36,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerContext,
 
 use super::guard::guard;
 use super::push_down::PushDownFilterSafely;
-use super::{rewrite, temporal};
+use super::{bounds, rewrite, temporal};
 use crate::error::Result;
 
 /// The rules for views, in their order.
@@ -102,6 +102,7 @@ pub fn analyse_by(
 /// A view's plan, ready to be lowered: with one possible answer, and optimised.
 pub fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = temporal::mark(rewrite::determine(rewrite::normalise(analyse(plan)?)?)?)?;
+    let plan = bounds::spread(plan)?;
     let context =
         OptimizerContext::new_with_config_options(Arc::new(options())).without_query_execution_start_time();
     let plan = Optimizer::with_rules(rules()).optimize(plan, &context, |_, _| {})?;

@@ -38,6 +38,12 @@ pub enum NodeSpec {
     Window(WindowSpec),
     /// Rows while a condition on the time is true of them. Linear but for the time.
     Temporal(TemporalSpec),
+    /// Rows of windows that are not closed yet. Linear but for the watermark.
+    Gate(ClosingSpec),
+    /// The rows of each window once, when it closes.
+    Close(ClosingSpec),
+    /// An operator in a copy for every few windows, which goes when these are closed.
+    Expiring(ExpiringSpec),
     /// The universal operator: the plan fragment, run in batch over the touched keys' rows.
     Recompute(RecomputeSpec),
 }
@@ -70,6 +76,30 @@ impl PartialEq for TemporalSpec {
             && self.condition.as_ref() == other.condition.as_ref()
             && self.schema == other.schema
     }
+}
+
+/// Windows that close as a watermark advances.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClosingSpec {
+    /// The view whose windows these are: another one has closed others.
+    pub view: CollectionId,
+    /// The inputs whose watermarks count: the least of them.
+    pub watermarks: Vec<CollectionId>,
+    /// The position of the column that tells when a row's window closes, in microseconds since 1970.
+    pub closes: usize,
+    /// Columns of input and output.
+    pub schema: SchemaRef,
+}
+
+/// An operator whose answer for a window depends on that window's rows alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpiringSpec {
+    /// The operator, of one port.
+    pub inner: Box<NodeSpec>,
+    /// What its input tells of windows.
+    pub closing: ClosingSpec,
+    /// Windows that close within so many microseconds are in one copy.
+    pub length: i64,
 }
 
 /// Which rows a join emits.

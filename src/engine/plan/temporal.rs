@@ -45,7 +45,8 @@ fn clock(expr: &Expr) -> Option<&str> {
     }
 }
 
-fn tells_time(expr: &Expr) -> bool {
+/// Whether an expression asks for the time.
+pub fn tells_time(expr: &Expr) -> bool {
     expr.exists(|e| Ok(clock(e).is_some())).unwrap_or(true)
 }
 
@@ -442,6 +443,13 @@ impl Reached {
             Arc::new(ScalarUDF::new_from_impl(moment)),
             vec![value.clone()],
         ))
+    }
+
+    /// The condition on a value that is so many microseconds earlier.
+    pub(super) fn moved(&self, micros: i64, value: Expr) -> Expr {
+        let earlier = std::iter::once(Step::Shift(micros.saturating_neg()));
+        let moved = Reached::new(earlier.chain(self.steps.iter().copied()).collect(), self.after, true);
+        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::new_from_impl(moved)), vec![value]))
     }
 
     /// The condition on a value as text, for EXPLAIN.

@@ -7,6 +7,7 @@
 //! same inputs are not needed any more then, and the running one works for both views.
 
 pub(crate) mod resume;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -100,6 +101,8 @@ pub(crate) struct Circuit {
     touched: BTreeMap<u64, Slot>,
     /// Nodes whose output changes as time passes.
     timed: Vec<Slot>,
+    /// Nodes that must know what their view has closed, with that view.
+    closing: Vec<(Slot, CollectionId)>,
     /// Ranks below this one were finished in this pass.
     finished: u64,
     /// Views that do nothing any more.
@@ -147,6 +150,10 @@ impl Circuit {
     fn place(&mut self, node: Node) -> Slot {
         let inputs = node.inputs.clone();
         let timed = matches!(&node.body, Body::Operator(operator) if operator.is_timed());
+        let closes_for = match &node.body {
+            Body::Operator(operator) => operator.closes_for(),
+            _ => None,
+        };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.nodes[slot.0] = Some(node);
@@ -160,6 +167,7 @@ impl Circuit {
         if timed {
             self.timed.push(slot);
         }
+        self.closing.extend(closes_for.map(|view| (slot, view)));
         for (port, input) in inputs.into_iter().enumerate() {
             self.node_mut(input).consumers.push((slot, port));
         }
@@ -185,6 +193,7 @@ impl Circuit {
         }
         let nodes = &self.nodes;
         self.timed.retain(|slot| nodes[slot.0].is_some());
+        self.closing.retain(|(slot, _)| nodes[slot.0].is_some());
         let gone: Vec<bool> = nodes.iter().map(Option::is_none).collect();
         for node in self.nodes.iter_mut().flatten() {
             node.consumers.retain(|(to, _)| !gone[to.0]);

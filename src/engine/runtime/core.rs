@@ -14,14 +14,17 @@ use super::operator::RowError;
 use super::replay::ReplayReport;
 use super::shared::Shared;
 use super::spill::Spill;
-use super::stats::{CollectionStats, EngineStats};
+use super::stats::{CollectionStats, EngineStats, OperatorStats};
 use super::subscribe::{self, Keep, Publisher, SubscribeFrom, Subscription};
+use super::watermark::Windows;
 use crate::engine::durable::checkpoint::Checkpointer;
 use crate::engine::durable::compact::Compactor;
 use crate::engine::durable::journal::Journal;
 use crate::engine::durable::recover::Recovered;
 use crate::engine::ops::input::Input;
 use crate::engine::ops::output::View;
+use crate::engine::plan::closing::closing_of;
+use crate::engine::plan::explain::{describe, view_keeps};
 use crate::engine::plan::lower::LoweredNode;
 use crate::engine::serve::snapshot::{CollectionSnapshot, EngineSnapshot};
 use crate::engine::{CheckpointStats, CollectionId, InputSpec, Tick};
@@ -83,6 +86,8 @@ pub(crate) enum Kind {
         passing: Vec<Slot>,
         /// The node that keeps its rows.
         root: Slot,
+        /// What it knows of its windows, if it gives them when they close.
+        windows: Option<Box<Windows>>,
     },
 }
 
@@ -92,6 +97,22 @@ impl Collection {
         match &self.kind {
             Kind::Input { tap, .. } => *tap,
             Kind::View { root, .. } => *root,
+        }
+    }
+
+    /// What a view knows of its windows, if it gives them when they close.
+    pub(crate) fn windows(&self) -> Option<&Windows> {
+        match &self.kind {
+            Kind::Input { .. } => None,
+            Kind::View { windows, .. } => windows.as_deref(),
+        }
+    }
+
+    /// As [`windows`](Self::windows).
+    pub(crate) fn windows_mut(&mut self) -> Option<&mut Windows> {
+        match &mut self.kind {
+            Kind::Input { .. } => None,
+            Kind::View { windows, .. } => windows.as_deref_mut(),
         }
     }
 
@@ -129,6 +150,8 @@ pub(crate) struct Core {
     pub(crate) tick: Tick,
     /// The time of the last tick, in microseconds since 1970; it never goes back.
     pub(crate) now: i64,
+    /// How far the event time of inputs has come, where they have a watermark.
+    pub(crate) watermarks: BTreeMap<CollectionId, i64>,
     /// Some view asks for the time: each tick's is journalled.
     pub(crate) timed: bool,
     /// When there was a tick for no reason but the time.
@@ -303,10 +326,12 @@ impl Core {
         let moved = self.circuit.absorb(circuit, known);
         passing.iter().for_each(|(from, tap)| self.circuit.connect(*from, moved[tap]));
         let passing = passing.into_iter().map(|(_, tap)| moved[&tap]).collect();
+        let windows = closing_of(&spec.plan).map(|closing| Box::new(Windows::new(closing.watermarks)));
+        let closes = windows.is_some();
         let collection = Collection {
             name,
             key: Vec::new(),
-            kind: Kind::View { plan: Arc::new(spec.plan), reads, passing, root: moved[&root] },
+            kind: Kind::View { plan: Arc::new(spec.plan), reads, passing, root: moved[&root], windows },
             publishers: Vec::new(),
             failed: None,
             rows_in: 0,
@@ -314,7 +339,15 @@ impl Core {
             last_tick: 0,
         };
         self.collections.insert(id, collection);
-        self.publish_snapshot([id])
+        self.publish_snapshot([id])?;
+        if closes
+            && self.live
+            && let Err(error) = self.close_from_now_on(id)
+        {
+            self.drop_collections(&[id])?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     fn running(&self, nodes: &[LoweredNode]) -> Vec<Option<CollectionId>> {
@@ -426,6 +459,7 @@ impl Core {
                     Kind::Input { .. } => None,
                     Kind::View { plan, .. } => Some(Arc::clone(plan)),
                 },
+                collection.windows().map(|windows| windows.closed.clone()),
             );
             snapshot.put(id, Arc::new(entry));
         }
@@ -461,6 +495,25 @@ impl Core {
         errors
     }
 
+    fn operators(&self) -> Vec<OperatorStats> {
+        let operators = self.circuit.operators().into_iter().map(|node| {
+            let (does, keeps) = match node.lowered {
+                Some(lowered) => describe(&lowered.spec, &lowered.schema, &node.go),
+                None => ("view".to_string(), Some(view_keeps(node.go[..] == [true]).to_string())),
+            };
+            OperatorStats {
+                views: node.owners.to_vec(),
+                does,
+                keeps,
+                rows: node.rows,
+                bytes: node.bytes,
+                watermark: node.closes_for.and_then(|view| self.watermark_of(view)),
+                late_rows: node.late_rows,
+            }
+        });
+        operators.collect()
+    }
+
     fn stats(&self) -> EngineStats {
         let state = self.circuit.state();
         let collections = self.collections.iter().map(|(id, collection)| {
@@ -482,6 +535,7 @@ impl Core {
                 state_rows,
                 state_bytes,
                 last_tick: collection.last_tick,
+                watermark: self.watermark_of(*id),
                 errors: self.errors(*id).len(),
                 failed: collection.failed.clone(),
             }
@@ -495,6 +549,7 @@ impl Core {
             compaction_error: self.compactor.error(),
             checkpoints: self.checkpointer.told(),
             collections: collections.collect(),
+            operators: self.operators(),
         }
     }
 }

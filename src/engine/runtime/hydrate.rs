@@ -131,7 +131,7 @@ impl Recorder {
 impl Construction {
     /// Plans the view and makes its nodes, for these workers.
     pub(crate) fn new(spec: ViewSpec, workers: &Workers) -> Result<Construction> {
-        let lowered = lower(&spec.plan)?;
+        let lowered = lower(&spec.plan, spec.id)?;
         let types = |schema: &arrow::datatypes::Schema| -> Vec<_> {
             schema.fields().iter().map(|f| f.data_type().clone()).collect()
         };

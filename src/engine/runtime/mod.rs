@@ -19,6 +19,7 @@ pub(crate) mod spill;
 pub mod stats;
 pub mod subscribe;
 pub(crate) mod tick;
+mod watermark;
 pub mod workers;
 
 use crate::engine::Delta;

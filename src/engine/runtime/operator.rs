@@ -1,7 +1,7 @@
 //! The protocol every operator follows: two data calls a tick, then a fold.
 
-use crate::engine::Delta;
 use crate::engine::state::{Restored, Saved};
+use crate::engine::{CollectionId, Delta};
 use crate::error::{Error, Result};
 
 /// A row whose expression failed: it stands in no view, but in the errors of the view it would have fed.
@@ -58,6 +58,28 @@ pub trait Operator: Send {
     /// The first time at which its output changes if none of its inputs does.
     fn next_due(&self) -> Option<i64> {
         None
+    }
+
+    /// The view whose closed windows it must know of: then it is told the watermark.
+    fn closes_for(&self) -> Option<CollectionId> {
+        None
+    }
+
+    /// The watermark before the tick that begins and after it, in microseconds since 1970: windows that end up to `before`
+    /// are closed, those up to `after` close in this tick.
+    fn set_watermark(&mut self, before: i64, after: i64) {
+        let _ = (before, after);
+    }
+
+    /// Between two ticks: what closes up to the watermark is closed, and was given already.
+    fn resume_watermark(&mut self, watermark: i64, late_rows: u64) -> Result<()> {
+        let _ = (watermark, late_rows);
+        Ok(())
+    }
+
+    /// Changed rows that came when their window was closed, and were left out.
+    fn late_rows(&self) -> u64 {
+        0
     }
 
     /// Gives its state as it is between two ticks; an operator that keeps nothing from tick to tick gives nothing.

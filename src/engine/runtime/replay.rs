@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::core::{Core, Kind};
 use super::resume::Resumed;
+use super::watermark::{self, Told};
 use super::{clock, net};
 use crate::engine::delta::nullable;
 use crate::engine::durable::corrupted;
@@ -58,6 +59,10 @@ pub(super) struct Step {
     resumed: Option<Resumed>,
     /// Views of which the journal says from when on they see inputs that keep no rows.
     attached: BTreeSet<CollectionId>,
+    /// Rows that views had given when the base was written, of windows that were closed.
+    given: BTreeMap<CollectionId, Vec<Delta>>,
+    /// The tick that was read last must be seen by itself: windows close in it.
+    ends_step: bool,
     pub(super) report: ReplayReport,
 }
 
@@ -83,6 +88,8 @@ impl Core {
             stops: stops.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
             resumed: None,
             attached: BTreeSet::new(),
+            given: BTreeMap::new(),
+            ends_step: false,
             report: ReplayReport { torn_bytes: recovered.torn_bytes, ..ReplayReport::default() },
         };
         let base_tick = recovered.base.as_ref().map_or(0, |b| b.tick);
@@ -120,6 +127,7 @@ impl Core {
         self.run_step(&mut step, last, false)?;
         self.tick = last;
         self.start_journal(recovered)?;
+        self.close_rest()?;
         self.attach_rest(&step.attached)?;
         for collection in self.collections.values() {
             collection
@@ -157,7 +165,7 @@ impl Core {
                 record::Kind::End => {}
             }
             step.tick = step.tick.max(header.tick);
-            if step.rows >= STEP_ROWS_MAX {
+            if step.rows >= STEP_ROWS_MAX || std::mem::take(&mut step.ends_step) {
                 let tick = step.tick;
                 self.run_step(step, tick, false)?;
             }
@@ -178,12 +186,42 @@ impl Core {
             if let Some(now) = clock::told(source, position) {
                 step.now = step.now.max(now);
             }
+            match watermark::told(source, position) {
+                Some(Told::Watermark(input, watermark)) => {
+                    let closes = self.advance(input, watermark);
+                    step.ends_step |= closes && step.resumed.is_none();
+                }
+                Some(Told::Closes(view, closed)) => {
+                    // Up to here it takes in everything.
+                    let before = step.tick;
+                    self.run_step(step, before, false)?;
+                    match closed.filter(|_| step.resumed.is_none()) {
+                        Some((watermark, late_rows)) => self.resume_closing(view, watermark, late_rows)?,
+                        // Or the checkpoint knows better.
+                        None => self.begin_closing(view),
+                    }
+                    step.ends_step |= step.resumed.is_none();
+                }
+                None => {}
+            }
             self.shared.progress.set(source, tick, position.clone(), tick);
         }
         for section in &changes.sections {
             // Of a collection that was dropped since, nobody needs the rows.
             let Some(collection) = self.collections.get(&section.collection) else { continue };
-            let Kind::Input { spec, .. } = &collection.kind else { continue };
+            let spec = match &collection.kind {
+                Kind::Input { spec, .. } => spec,
+                Kind::View { root, .. } => {
+                    // What a checkpoint's views have given, they have.
+                    if step.resumed.is_none() && collection.windows().is_some() {
+                        let schema = nullable(self.view(*root)?.schema());
+                        let given = section.decode(&schema, &reader.path)?;
+                        step.rows += given.iter().map(Delta::num_rows).sum::<usize>();
+                        step.given.entry(section.collection).or_default().extend(given);
+                    }
+                    continue;
+                }
+            };
             // What a checkpoint's views have seen of an input that keeps no rows, nobody needs either.
             if step.resumed.is_some() && !collection.keeps_rows() {
                 continue;
@@ -211,6 +249,7 @@ impl Core {
     /// Applies what was read as one tick numbered `tick`.
     fn run_step(&mut self, step: &mut Step, tick: Tick, stop: bool) -> Result<()> {
         let read = std::mem::take(&mut step.by_input);
+        let given = std::mem::take(&mut step.given);
         step.rows = 0;
         self.now = self.now.max(step.now);
         if step.resumed.is_some() {
@@ -223,7 +262,7 @@ impl Core {
             return Ok(());
         }
         let due = self.circuit.next_due().is_some_and(|due| due <= self.now);
-        if read.is_empty() && !stop && !due {
+        if read.is_empty() && given.is_empty() && !stop && !due && !self.has_to_close() {
             return Ok(());
         }
         self.tick = tick;
@@ -232,7 +271,7 @@ impl Core {
             by_input.insert(id, self.apply_to_input(id, deltas)?);
         }
         by_input.retain(|_, deltas| !deltas.is_empty());
-        self.pass(&by_input, stop);
+        self.pass_given(&by_input, given, stop);
         step.report.steps += 1;
         Ok(())
     }

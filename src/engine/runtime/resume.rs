@@ -75,7 +75,9 @@ impl Core {
     fn take_up(&mut self, checkpoint: &Checkpoint) -> Result<Option<BTreeSet<Slot>>> {
         let settled = self.circuit.take_up(checkpoint.states()?, &self.shared.workers)?;
         let whole = self.collections.iter().all(|(id, collection)| match &collection.kind {
-            Kind::View { passing, .. } => passing.is_empty() || self.circuit.has_settled(*id, &settled),
+            Kind::View { passing, windows, .. } => {
+                passing.is_empty() && windows.is_none() || self.circuit.has_settled(*id, &settled)
+            }
             Kind::Input { .. } => true,
         });
         Ok(whole.then_some(settled))
@@ -85,6 +87,7 @@ impl Core {
     pub(super) fn reach(&mut self, step: &mut Step, resumed: Resumed) -> Result<()> {
         self.tick = resumed.tick;
         self.now = self.now.max(step.now).max(resumed.now);
+        self.closed_as_restored();
         step.report.checkpoint_tick = resumed.tick;
         step.report.nodes_restored = resumed.settled.len();
         self.fill(resumed.settled)?;

@@ -24,6 +24,27 @@ pub struct EngineStats {
     pub checkpoints: Vec<CheckpointStats>,
     /// By identity.
     pub collections: Vec<CollectionStats>,
+    /// In the order in which rows go through them.
+    pub operators: Vec<OperatorStats>,
+}
+
+/// One operator of the circuit.
+#[derive(Clone, Debug)]
+pub struct OperatorStats {
+    /// The views it works for, the oldest first.
+    pub views: Vec<CollectionId>,
+    /// What it does, as EXPLAIN says it.
+    pub does: String,
+    /// What it keeps, and what bounds that; `None`: nothing.
+    pub keeps: Option<String>,
+    /// Rows that it keeps.
+    pub rows: usize,
+    /// Bytes of these, of indexes and of caches.
+    pub bytes: usize,
+    /// Up to which event time it has closed windows, in microseconds since 1970, if it closes any.
+    pub watermark: Option<i64>,
+    /// Changed rows that came when their window was closed, since the view is there.
+    pub late_rows: u64,
 }
 
 /// A checkpoint that was written or, at the start, taken up.
@@ -66,6 +87,8 @@ pub struct CollectionStats {
     pub state_bytes: usize,
     /// The last tick in which it changed; 0: not since the start.
     pub last_tick: Tick,
+    /// An input's watermark, or up to where a view has closed windows, in microseconds since 1970.
+    pub watermark: Option<i64>,
     /// Distinct errors of rows that could not be computed.
     pub errors: usize,
     /// Why the view has stopped, if it has.

@@ -21,6 +21,13 @@ pub(super) struct Changes {
     progress: Vec<(String, Vec<u8>)>,
 }
 
+impl Changes {
+    /// Adds the position of a source.
+    pub(super) fn tell(&mut self, position: (String, Vec<u8>)) {
+        self.progress.push(position);
+    }
+}
+
 impl Core {
     /// Runs one tick with these transactions and answers all of them.
     pub(crate) fn run_transactions(&mut self, transactions: Vec<Queued>) {
@@ -129,6 +136,8 @@ impl Core {
         if self.timed {
             progress.push(clock::position(now));
         }
+        let advancing = self.advancing(&by_input);
+        progress.extend(Core::positions_of(&advancing));
         let tick = self.tick + 1;
         if let Err(error) = self.journal_tick(tick, &progress, &by_input) {
             self.undo(by_input);
@@ -139,6 +148,7 @@ impl Core {
             return Err(error);
         }
         (self.tick, self.now) = (tick, now);
+        self.watermarks.extend(advancing);
         let durable = self.shared.durability.durable();
         for (source, position) in progress {
             self.shared.progress.set(&source, tick, position, durable);
@@ -171,8 +181,19 @@ impl Core {
         by_input: &BTreeMap<CollectionId, Vec<Delta>>,
         stop: bool,
     ) -> BTreeSet<CollectionId> {
+        self.pass_given(by_input, BTreeMap::new(), stop)
+    }
+
+    /// As [`pass`](Self::pass), with rows that views have given before the journal begins.
+    pub(super) fn pass_given(
+        &mut self,
+        by_input: &BTreeMap<CollectionId, Vec<Delta>>,
+        given: BTreeMap<CollectionId, Vec<Delta>>,
+        stop: bool,
+    ) -> BTreeSet<CollectionId> {
         self.circuit.begin(self.tick);
         self.circuit.set_now(self.now);
+        self.close_windows();
         for (id, deltas) in by_input {
             let Some(collection) = self.collections.get_mut(id) else { continue };
             let Kind::Input { input, tap, .. } = &mut collection.kind else { continue };
@@ -183,11 +204,18 @@ impl Core {
                 tracing::error!(input = collection.name, %error, "the stored rows could not be tidied up");
             }
         }
+        for (id, deltas) in given {
+            let Some(Kind::View { root, .. }) = self.collections.get(&id).map(|c| &c.kind) else { continue };
+            for delta in deltas.into_iter().flat_map(Delta::chunks) {
+                self.circuit.push(*root, 0, delta);
+            }
+        }
         self.circuit.finish();
         let Outcome { mut changes, errors, failed } = self.circuit.commit();
         changes.extend(by_input.iter().map(|(id, deltas)| (*id, deltas.clone())));
         let mut changed: BTreeSet<CollectionId> = changes.keys().copied().collect();
         changed.extend(self.take_errors(errors, failed));
+        changed.extend(self.windows_closed(&changes));
         self.tell_followers(&changes, stop);
         changed
     }

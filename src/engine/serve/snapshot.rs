@@ -59,6 +59,28 @@ impl EngineSnapshot {
     }
 }
 
+/// What a view that gives windows when they close has given last.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    /// In which tick.
+    pub tick: Tick,
+    /// Windows that end up to this watermark were closed before, in microseconds since 1970.
+    pub before: i64,
+    /// Windows that end up to this one are closed.
+    pub after: i64,
+    /// The rows of the windows between.
+    pub given: Vec<Delta>,
+    /// Changed rows that have come when their window was closed, since the view is there.
+    pub late_rows: u64,
+}
+
+impl Default for Closed {
+    /// Nothing is closed.
+    fn default() -> Self {
+        Closed { tick: 0, before: i64::MIN, after: i64::MIN, given: Vec::new(), late_rows: 0 }
+    }
+}
+
 /// One collection's rows, and what is wrong with them, as of one tick.
 pub struct CollectionSnapshot {
     name: String,
@@ -68,6 +90,7 @@ pub struct CollectionSnapshot {
     failed: Option<Error>,
     keeps_rows: bool,
     plan: Option<Arc<LogicalPlan>>,
+    closed: Option<Closed>,
 }
 
 impl CollectionSnapshot {
@@ -79,8 +102,9 @@ impl CollectionSnapshot {
         failed: Option<Error>,
         keeps_rows: bool,
         plan: Option<Arc<LogicalPlan>>,
+        closed: Option<Closed>,
     ) -> Self {
-        CollectionSnapshot { name, key, rows, errors, failed, keeps_rows, plan }
+        CollectionSnapshot { name, key, rows, errors, failed, keeps_rows, plan, closed }
     }
 
     /// Whether its rows are kept at all; an input may only pass them on to views.
@@ -91,6 +115,11 @@ impl CollectionSnapshot {
     /// A view's query as it was planned; `None` for an input.
     pub fn plan(&self) -> Option<&LogicalPlan> {
         self.plan.as_deref()
+    }
+
+    /// What a view has closed last that gives windows when they close; `None` for others.
+    pub fn closed(&self) -> Option<&Closed> {
+        self.closed.as_ref()
     }
 
     /// Its name when it was created.

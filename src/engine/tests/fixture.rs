@@ -58,7 +58,8 @@ impl Db {
 
     pub(super) fn input_with(&mut self, name: &str, key: &[usize], retain: bool) -> CollectionId {
         let id = CollectionId(self.names.len() as u64 + 1);
-        let spec = InputSpec { id, name: name.into(), schema: schema(), key: key.to_vec(), retain };
+        let spec =
+            InputSpec { id, name: name.into(), schema: schema(), key: key.to_vec(), retain, watermark: None };
         self.engine.create_input(spec).unwrap();
         self.names.push((id, name.into(), schema()));
         id
@@ -78,8 +79,12 @@ impl Db {
         plan.transform_up_with_subqueries(|node| {
             let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
             let (id, _, schema) = self.names.iter().find(|n| n.1 == scan.table_name.table()).unwrap();
-            let source: Arc<dyn TableSource> =
-                Arc::new(CollectionSource { id: *id, schema: Arc::clone(schema), key: Vec::new() });
+            let source: Arc<dyn TableSource> = Arc::new(CollectionSource {
+                id: *id,
+                schema: Arc::clone(schema),
+                key: Vec::new(),
+                watermark: None,
+            });
             let scan = LogicalPlanBuilder::scan(scan.table_name.clone(), source, None)?.build()?;
             Ok(Transformed::yes(scan))
         })

@@ -9,3 +9,4 @@ mod replay;
 mod shapes;
 mod ticks;
 mod time;
+mod windows;

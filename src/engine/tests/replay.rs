@@ -147,7 +147,8 @@ fn a_journal_that_does_not_fit_the_catalog_is_refused() {
     let db = Db::open(config(dir.path()));
     let schema = std::sync::Arc::new(arrow::datatypes::Schema::empty());
     let id = crate::engine::CollectionId(1);
-    let spec = crate::engine::InputSpec { id, name: "t".into(), schema, key: vec![], retain: true };
+    let spec =
+        crate::engine::InputSpec { id, name: "t".into(), schema, key: vec![], retain: true, watermark: None };
     db.engine.create_input(spec).unwrap();
     assert_eq!(db.engine.replay(&[]).unwrap_err().sqlstate, SqlState::DATA_CORRUPTED);
 }

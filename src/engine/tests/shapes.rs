@@ -133,6 +133,7 @@ impl Shapes {
                 id: CollectionId(i as u64 + 1),
                 schema: Arc::clone(&self.tables[i].schema),
                 key: self.tables[i].key.clone(),
+                watermark: None,
             });
             Ok(Transformed::yes(LogicalPlanBuilder::scan(scan.table_name.clone(), source, None)?.build()?))
         })?;
@@ -220,6 +221,7 @@ fn create_inputs(engine: &Engine, tables: &[Table]) {
             schema: Arc::clone(&table.schema),
             key: table.key.clone(),
             retain: true,
+            watermark: None,
         };
         engine.create_input(spec).unwrap();
     }

@@ -16,7 +16,7 @@ pub use depend::DropOrder;
 pub use object::uuid_text::UuidText;
 pub use object::{
     Check, Column, Connection, Entry, Index, MaterializedView, Object, ObjectId, Secret, Sink, Source, Table,
-    View,
+    View, Watermark,
 };
 
 pub use schemas::{PathSchema, Place, no_schema};

@@ -170,6 +170,27 @@ pub struct Table {
     /// Whether rows only ever come: no UPDATE, no DELETE.
     #[serde(default)]
     pub append_only: bool,
+    /// WATERMARK FOR.
+    #[serde(default)]
+    pub watermark: Option<Watermark>,
+}
+
+/// WATERMARK FOR.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    /// The position of the column that it follows.
+    pub column: usize,
+    /// How far it is behind, in microseconds.
+    pub delay: i64,
+    /// What it is after AS, as SQL.
+    pub expr: String,
+}
+
+impl Watermark {
+    /// As the engine needs it.
+    pub fn engine(&self) -> crate::engine::Watermark {
+        crate::engine::Watermark { column: self.column, delay: self.delay }
+    }
 }
 
 /// A CHECK constraint.
@@ -218,6 +239,9 @@ pub struct Source {
     /// CHECK: what a request to a webhook must fulfil, as SQL in which `SECRET name` is a text.
     #[serde(default)]
     pub check: Option<String>,
+    /// WATERMARK FOR.
+    #[serde(default)]
+    pub watermark: Option<Watermark>,
 }
 
 /// CREATE VIEW.
@@ -234,8 +258,19 @@ pub struct View {
 pub struct MaterializedView {
     /// Its query, as SQL.
     pub query: String,
+    /// EMIT ON WINDOW CLOSE.
+    #[serde(default)]
+    pub on_close: bool,
     /// Its columns.
     pub columns: Vec<Column>,
+}
+
+impl MaterializedView {
+    /// What stands behind AS.
+    pub fn definition(&self) -> String {
+        let emit = if self.on_close { " EMIT ON WINDOW CLOSE" } else { "" };
+        format!("{}{emit}", self.query)
+    }
 }
 
 /// CREATE SINK.
@@ -333,6 +368,15 @@ impl Entry {
             Object::Table(t) => &t.key,
             Object::Source(s) => &s.key,
             _ => &[],
+        }
+    }
+
+    /// Its WATERMARK, if it has one.
+    pub fn watermark(&self) -> Option<&Watermark> {
+        match &self.object {
+            Object::Table(t) => t.watermark.as_ref(),
+            Object::Source(s) => s.watermark.as_ref(),
+            _ => None,
         }
     }
 

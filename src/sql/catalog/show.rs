@@ -1,6 +1,6 @@
 //! SHOW CREATE: the statement that makes an object, regenerated from what the catalog holds.
 
-use super::{Catalog, Check, Column, Entry, Object, ObjectId};
+use super::{Catalog, Check, Column, Entry, Object, ObjectId, Watermark};
 use crate::declared::{Envelope, FormatSpec, OnError, OptionList, OptionValue};
 use crate::names::{quote, quote_literal};
 
@@ -22,7 +22,7 @@ impl Catalog {
                     self.name_of(*source)
                 ),
                 None => {
-                    let columns = column_list(&t.columns, &t.key, &t.checks);
+                    let columns = column_list(&t.columns, &t.key, &t.checks, t.watermark.as_ref());
                     let append_only = if t.append_only { " APPEND ONLY" } else { "" };
                     format!("CREATE TABLE {name} {columns}{append_only}")
                 }
@@ -30,7 +30,7 @@ impl Catalog {
             Object::Source(_) => self.create_source(entry),
             Object::View(v) => format!("CREATE VIEW {name}{} AS {}", names(&v.columns), v.query),
             Object::MaterializedView(v) => {
-                format!("CREATE MATERIALIZED VIEW {name}{} AS {}", names(&v.columns), v.query)
+                format!("CREATE MATERIALIZED VIEW {name}{} AS {}", names(&v.columns), v.definition())
             }
             Object::Sink(_) => self.create_sink(entry),
             Object::Index(i) => format!(
@@ -83,7 +83,12 @@ impl Catalog {
         let declared = &s.columns[..s.columns.len().saturating_sub(s.includes.len())];
         if !declared.is_empty() {
             sql.push(' ');
-            sql.push_str(&column_list(declared, if s.key_declared { &s.key } else { &[] }, &[]));
+            sql.push_str(&column_list(
+                declared,
+                if s.key_declared { &s.key } else { &[] },
+                &[],
+                s.watermark.as_ref(),
+            ));
         }
         sql.push_str(" FROM ");
         self.push_endpoint(&mut sql, &s.kind, s.connection, &s.options);
@@ -128,7 +133,7 @@ impl Catalog {
 }
 
 /// `(id bigint NOT NULL, …, PRIMARY KEY (id))`
-fn column_list(columns: &[Column], key: &[usize], checks: &[Check]) -> String {
+fn column_list(columns: &[Column], key: &[usize], checks: &[Check], watermark: Option<&Watermark>) -> String {
     let mut parts: Vec<String> = columns
         .iter()
         .map(|c| {
@@ -146,6 +151,9 @@ fn column_list(columns: &[Column], key: &[usize], checks: &[Check]) -> String {
     if !key.is_empty() {
         let key: Vec<_> = key.iter().filter_map(|i| columns.get(*i)).map(|c| quote(&c.name)).collect();
         parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
+    }
+    if let Some((watermark, column)) = watermark.and_then(|w| Some((w, columns.get(w.column)?))) {
+        parts.push(format!("WATERMARK FOR {} AS {}", quote(&column.name), watermark.expr));
     }
     for check in checks {
         parts.push(format!("CONSTRAINT {} CHECK ({})", quote(&check.name), check.condition));

@@ -32,6 +32,7 @@ fn shop() -> (Catalog, ObjectId, ObjectId, ObjectId) {
     let v = add(&mut catalog, "v", view("select a from t"), &[t]);
     let mv = Object::MaterializedView(MaterializedView {
         query: "select a from v".into(),
+        on_close: false,
         columns: vec![Column::new("a", SqlType::Int4)],
     });
     let mv = add(&mut catalog, "mv", mv, &[v]);
@@ -152,6 +153,7 @@ fn create_statements_are_parsed_again() {
         retain: true,
         paused: false,
         check: None,
+        watermark: None,
         on_error: crate::declared::OnError::Skip,
     };
     let source = add(&mut catalog, "s", Object::Source(source), &[]);

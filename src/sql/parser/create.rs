@@ -8,7 +8,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, fold, quote};
 use crate::sql::ast::{
     CheckDef, ColumnDef, CreateIndex, CreateSchema, CreateSecret, CreateTable, CreateView, Statement,
-    TableBody,
+    TableBody, WatermarkDef,
 };
 use crate::types::sql_type_of;
 
@@ -19,6 +19,7 @@ pub(super) struct ColumnList {
     /// Columns of the primary key; empty: none.
     pub(super) key: Vec<String>,
     pub(super) checks: Vec<CheckDef>,
+    pub(super) watermark: Option<WatermarkDef>,
 }
 
 impl StatementParser<'_> {
@@ -34,7 +35,14 @@ impl StatementParser<'_> {
             return self.create_view(or_replace).map(|v| Statement::CreateMaterializedView(Box::new(v)));
         }
         if self.word("view") {
-            return self.create_view(or_replace).map(|v| Statement::CreateView(Box::new(v)));
+            let view = self.create_view(or_replace)?;
+            if view.on_close {
+                return Err(Error::unsupported(
+                    "EMIT ON WINDOW CLOSE of a view that is computed when it is read",
+                )
+                .with_hint("Write CREATE MATERIALIZED VIEW."));
+            }
+            return Ok(Statement::CreateView(Box::new(view)));
         }
         let object = self.peek_word().unwrap_or_default();
         if or_replace && ["secret", "connection", "source", "table", "sink"].contains(&object.as_str()) {
@@ -99,6 +107,7 @@ impl StatementParser<'_> {
         let options = if self.word("with") { self.options()? } else { Vec::new() };
         self.expect_word("as")?;
         let (query, query_text, query_offset) = self.spanned(Self::query)?;
+        let on_close = self.words(&["emit", "on", "window", "close"]) || self.words(&["emit", "final"]);
         if self.words(&["with", "no", "data"]) {
             return Err(Error::unsupported("WITH NO DATA"));
         }
@@ -106,7 +115,17 @@ impl StatementParser<'_> {
         if let Some((name, _)) = options.first() {
             return Err(Error::unsupported(format!("option \"{name}\" of a view")));
         }
-        Ok(CreateView { name, or_replace, if_not_exists, columns, query, query_text, query_offset, options })
+        Ok(CreateView {
+            name,
+            or_replace,
+            if_not_exists,
+            columns,
+            query,
+            on_close,
+            query_text,
+            query_offset,
+            options,
+        })
     }
 
     fn create_index(&mut self) -> Result<Statement> {
@@ -158,10 +177,13 @@ impl StatementParser<'_> {
             self.expect_word("as")?;
             self.table_query(columns)?
         } else {
-            let ColumnList { columns, key, checks } = self.column_list()?;
+            let ColumnList { columns, key, checks, watermark } = self.column_list()?;
             match self.word("as") {
+                true if watermark.is_some() => {
+                    return Err(Error::unsupported("WATERMARK in CREATE TABLE … AS").at(self.position()));
+                }
                 true => self.typed_query(&columns, &key, &checks)?,
-                false => TableBody::Columns { columns, key, checks },
+                false => TableBody::Columns { columns, key, checks, watermark },
             }
         };
         let append_only = self.words(&["append", "only"]);
@@ -237,6 +259,7 @@ impl StatementParser<'_> {
         let mut columns: Vec<ColumnDef> = Vec::new();
         let mut checks: Vec<CheckDef> = Vec::new();
         let mut key: Option<Vec<String>> = None;
+        let mut watermark: Option<WatermarkDef> = None;
         if self.p.consume_token(&Token::RParen) {
             return Ok(ColumnList::default());
         }
@@ -245,7 +268,11 @@ impl StatementParser<'_> {
             let declared = if self.peek_word().as_deref() == Some("watermark")
                 && self.peek_word_at(1).as_deref() == Some("for")
             {
-                return Err(Error::unsupported("WATERMARK").at(position));
+                if watermark.is_some() {
+                    return Err(Error::unsupported("a second WATERMARK of a relation").at(position));
+                }
+                watermark = Some(self.watermark(position)?);
+                None
             } else if self.peek_word().as_deref() == Some("like") {
                 return Err(Error::unsupported("LIKE in CREATE TABLE").at(position));
             } else {
@@ -288,7 +315,16 @@ impl StatementParser<'_> {
                 }
             }
         }
-        Ok(ColumnList { columns, key, checks })
+        Ok(ColumnList { columns, key, checks, watermark })
+    }
+
+    /// `WATERMARK FOR at AS at - INTERVAL '5 seconds'`
+    fn watermark(&mut self, position: u32) -> Result<WatermarkDef> {
+        self.expect_word("watermark")?;
+        self.expect_word("for")?;
+        let column = self.ident()?;
+        self.expect_word("as")?;
+        Ok(WatermarkDef { column, expr: self.expr()?, position })
     }
 
     /// One column; answers with its name when it is the primary key.

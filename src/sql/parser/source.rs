@@ -75,7 +75,7 @@ impl StatementParser<'_> {
     pub(super) fn create_source(&mut self) -> Result<Statement> {
         let if_not_exists = self.if_not_exists();
         let name = self.name()?;
-        let ColumnList { columns, key, checks } = match self.p.peek_token_ref().token {
+        let ColumnList { columns, key, checks, watermark } = match self.p.peek_token_ref().token {
             Token::LParen => self.column_list()?,
             _ => ColumnList::default(),
         };
@@ -87,6 +87,7 @@ impl StatementParser<'_> {
             if_not_exists,
             columns,
             key,
+            watermark,
             kind: String::new(),
             connection: None,
             options: Vec::new(),

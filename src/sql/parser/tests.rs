@@ -90,7 +90,6 @@ fn what_is_not_built_is_named() {
         ("create table t (a serial)", "type serial"),
         ("create table t (a money)", "type money"),
         ("create temp table t (a int)", "CREATE TEMP"),
-        ("create source s (a int, watermark for a as a) from kafka (topic='t') format json", "WATERMARK"),
         ("create unique index i on t (a)", "CREATE UNIQUE INDEX"),
         ("alter table t add column a int", "ALTER TABLE … ADD"),
         ("listen a", "LISTEN"),

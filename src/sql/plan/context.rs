@@ -146,7 +146,12 @@ impl<'a> Resolver<'a> {
         let schema = entry
             .schema()
             .ok_or_else(|| Error::internal(format!("relation \"{}\" has no columns", entry.name)))?;
-        Ok(Arc::new(CollectionSource { id: entry.id.collection(), schema, key: entry.key().to_vec() }))
+        Ok(Arc::new(CollectionSource {
+            id: entry.id.collection(),
+            schema,
+            key: entry.key().to_vec(),
+            watermark: entry.watermark().map(|w| w.column),
+        }))
     }
 
     /// A view's plan in the place of its name.

@@ -26,6 +26,7 @@ mod locate;
 mod mentions;
 mod named_windows;
 mod naming;
+mod on_close;
 mod order_names;
 mod output;
 mod parameters;
@@ -203,6 +204,16 @@ impl<'a> Planner<'a> {
     /// `now()` and its kin, system relations.
     pub fn plan_materialized_view(&self, query: &Query, columns: &[String], text: &str) -> Result<ViewPlan> {
         self.view(query, columns, text, Purpose::MaterializedView)
+    }
+
+    /// Plans the query of a view that gives the rows of each window once, when it is closed.
+    ///
+    /// # Errors
+    /// As [`Planner::plan_materialized_view`]; also 55000 without a WATERMARK, and 0A000 for a query of which nothing tells
+    /// when a group is final.
+    pub fn plan_windows(&self, query: &Query, columns: &[String], text: &str) -> Result<ViewPlan> {
+        let view = self.view(query, columns, text, Purpose::MaterializedView)?;
+        Ok(ViewPlan { plan: on_close::emit_on_close(&view.plan)?, ..view })
     }
 
     fn view(&self, query: &Query, columns: &[String], text: &str, purpose: Purpose) -> Result<ViewPlan> {
