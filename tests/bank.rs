@@ -147,7 +147,8 @@ fn money_is_neither_made_nor_lost_at_any_tick() {
     ] {
         s.run(&format!("CREATE MATERIALIZED VIEW {view}"));
     }
-    let (mut totals, mut alone, mut met) = (subscribe(&db, "total"), subscribe(&db, "alone"), subscribe(&db, "met"));
+    let (mut totals, mut alone, mut met) =
+        (subscribe(&db, "total"), subscribe(&db, "alone"), subscribe(&db, "met"));
     let (mut total, mut nobody, mut pairs) = (Followed::default(), Followed::default(), Followed::default());
     let accepted = (0..count).filter(|i| mixed(i ^ 1 << 42) % 10 != 0).count();
     let all = format!("{accepted}|{accepted}");
@@ -178,6 +179,7 @@ fn money_is_neither_made_nor_lost_at_any_tick() {
         s.run(&format!("CHECK MATERIALIZED VIEW {view}"));
     }
     assert_eq!(s.rows("SELECT count(*), min(total)::text FROM total"), ["1|0"]);
-    let kept = s.rows("SELECT sum(rows) < 100 FROM tidemill.operators WHERE view = 'minutes' AND operator <> 'view'");
+    let kept = s
+        .rows("SELECT sum(rows) < 100 FROM tidemill.operators WHERE view = 'minutes' AND operator <> 'view'");
     assert_eq!(kept, ["t"], "what is kept is of open minutes");
 }

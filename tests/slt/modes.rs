@@ -435,7 +435,9 @@ impl FileRun {
                 if sets_path(sql) {
                     self.admin.run(Protocol::Simple, sql).map_err(|e| e.to_string())?;
                 }
-                if starts_with(sql, "CREATE MATERIALIZED VIEW") && sql.trim_end().ends_with("EMIT ON WINDOW CLOSE") {
+                if starts_with(sql, "CREATE MATERIALIZED VIEW")
+                    && sql.trim_end().ends_with("EMIT ON WINDOW CLOSE")
+                {
                     self.closing.extend(sql.split_whitespace().nth(3).map(str::to_string));
                 }
                 if self.mode == Mode::Live {

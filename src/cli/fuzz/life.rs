@@ -11,6 +11,7 @@ use super::Told;
 use super::bench::{Bench, Done};
 use super::dice::Dice;
 use super::history;
+use super::on_close;
 use super::postgres::Postgres;
 use super::query::{Queries, Relation, Style};
 use super::schema::Table;
@@ -47,8 +48,13 @@ pub fn live(seed: u64, runtime: &Runtime, postgres: Option<&Postgres>, watch: &W
     let bulk = dice.chance(6).then(|| *dice.pick(&[1_000, 3_000, 10_000, 100_000]));
     let nest = if bulk.is_some() { 0 } else { dice.weighted(&[25, 45, 30]) as u32 };
     let style = Style { portable, fails: !portable && dice.chance(10), nest };
-    let tables: Vec<Table> =
+    let mut tables: Vec<Table> =
         (1..=1 + dice.weighted(&[25, 50, 25])).map(|n| Table::random(&format!("t{n}"), &mut dice)).collect();
+    if !portable {
+        for table in &mut tables {
+            table.delay = on_close::delay(&mut dice, &table.columns).filter(|_| dice.chance(70));
+        }
+    }
     let mut world = World {
         bench: Bench::open(runtime, postgres)?,
         watch,
@@ -144,9 +150,12 @@ impl World<'_> {
             relations.extend([relation.clone(), relation.clone(), relation]);
         }
         relations.extend(self.views.iter().map(|v| v.relation.clone()).filter(|r| r.rows < 2_000.0));
-        let query = Queries::new(dice, style, relations).top();
+        let table = dice.pick(tables);
+        let closing = on_close::query(dice, table).filter(|_| dice.chance(25));
+        let final_rows = closing.is_some();
+        let query = closing.unwrap_or_else(|| Queries::new(dice, style, relations).top());
         self.named += 1;
-        let (name, materialized) = (format!("v{}", self.named), dice.chance(85));
+        let (name, materialized) = (format!("v{}", self.named), final_rows || dice.chance(85));
         let step = Step::View { name: name.clone(), materialized, query: query.sql.clone() };
         if self.step(step) {
             self.life.totals.views += 1;

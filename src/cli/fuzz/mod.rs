@@ -12,6 +12,7 @@ mod finding;
 mod from;
 mod history;
 mod life;
+mod on_close;
 mod postgres;
 mod query;
 mod reduce;

@@ -18,6 +18,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// How many of the first columns are the primary key; 0: it has none.
     pub key: usize,
+    /// The column that a watermark follows, and how far behind.
+    pub delay: Option<(usize, &'static str)>,
 }
 
 impl Table {
@@ -32,7 +34,7 @@ impl Table {
                 if i < key { format!("k{}", i + 1) } else { char::from(b'a' + (i - key) as u8).into() };
             Column { name, ty, not_null: i < key || dice.chance(15) }
         });
-        Table { name: name.to_string(), columns: columns.collect(), key }
+        Table { name: name.to_string(), columns: columns.collect(), key, delay: None }
     }
 
     /// The statement that makes it.
@@ -48,6 +50,10 @@ impl Table {
             .collect();
         if self.key > 0 {
             parts.push(format!("PRIMARY KEY ({})", self.key_names().join(", ")));
+        }
+        if let Some((column, delay)) = self.delay {
+            let at = &self.columns[column].name;
+            parts.push(format!("WATERMARK FOR {at} AS {at} - INTERVAL '{delay}'"));
         }
         format!("CREATE TABLE {} ({})", self.name, parts.join(", "))
     }

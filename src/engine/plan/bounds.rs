@@ -13,7 +13,9 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::Between;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, JoinType, LogicalPlan, Operator, utils};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, ExprSchemable, Filter, JoinType, LogicalPlan, Operator, utils,
+};
 
 use super::temporal::Reached;
 use crate::error::Result;
@@ -120,7 +122,9 @@ fn not_reached(e: &Expr) -> Option<(&Reached, &Column)> {
 fn following(timed: &Expr, bounds: &[Bound]) -> Vec<Expr> {
     let Some((reached, column)) = not_reached(timed) else { return Vec::new() };
     let later = bounds.iter().filter(|bound| bound.early == *column && bound.late != *column);
-    later.map(|bound| Expr::Not(Box::new(reached.moved(bound.micros, Expr::Column(bound.late.clone()))))).collect()
+    later
+        .map(|bound| Expr::Not(Box::new(reached.moved(bound.micros, Expr::Column(bound.late.clone())))))
+        .collect()
 }
 
 /// What a condition says of two columns.
@@ -140,7 +144,9 @@ fn bounds_of(condition: &Expr, schema: &DFSchema) -> Vec<Bound> {
             Operator::Eq => vec![bound(left, right), bound(right, left)],
             _ => vec![],
         },
-        Expr::Between(Between { expr, negated: false, low, high }) => vec![bound(low, expr), bound(expr, high)],
+        Expr::Between(Between { expr, negated: false, low, high }) => {
+            vec![bound(low, expr), bound(expr, high)]
+        }
         _ => vec![],
     };
     both.into_iter().flatten().collect()
@@ -150,10 +156,12 @@ fn bounds_of(condition: &Expr, schema: &DFSchema) -> Vec<Bound> {
 fn moved(e: &Expr) -> Option<(Column, i64)> {
     match e {
         Expr::Column(column) => Some((column.clone(), 0)),
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => match (moved(left), micros(right)) {
-            (Some((column, by)), Some(more)) => Some((column, by.checked_add(more)?)),
-            _ => moved(right).and_then(|(column, by)| Some((column, by.checked_add(micros(left)?)?))),
-        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
+            match (moved(left), micros(right)) {
+                (Some((column, by)), Some(more)) => Some((column, by.checked_add(more)?)),
+                _ => moved(right).and_then(|(column, by)| Some((column, by.checked_add(micros(left)?)?))),
+            }
+        }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
             let (column, by) = moved(left)?;
             Some((column, by.checked_sub(micros(right)?)?))

@@ -123,7 +123,9 @@ pub fn describe(spec: &NodeSpec, schema: &SchemaRef, go: &[bool]) -> (String, Op
         }
         (NodeSpec::Join(_), Some(_)) if go.contains(&true) => {
             let (bounded, other) = if go[0] { ("left", "right") } else { ("right", "left") };
-            Some(format!("keeps both sides: the {bounded} one bounded by time, the {other} one grows with the rows"))
+            Some(format!(
+                "keeps both sides: the {bounded} one bounded by time, the {other} one grows with the rows"
+            ))
         }
         (_, keeps) => keeps,
     };

@@ -65,8 +65,7 @@ fn open(dir: &Path, compact_bytes_min: u64, views: &[CollectionId]) -> Engine {
     let config = EngineConfig { compact_bytes_min, ..super::journal::config(dir) };
     let engine = Engine::open(config).unwrap();
     let watermark = Some(Watermark { column: 0, delay: DELAY });
-    let spec =
-        InputSpec { id: T, name: "t".into(), schema: schema(), key: vec![], retain: true, watermark };
+    let spec = InputSpec { id: T, name: "t".into(), schema: schema(), key: vec![], retain: true, watermark };
     engine.create_input(spec).unwrap();
     views.iter().for_each(|id| create_view(&engine, *id));
     engine.replay(&[]).unwrap();
@@ -149,9 +148,18 @@ fn live(seed: u64, compact_bytes_min: u64, keep_checkpoints: bool) {
         for _ in 0..25 {
             tick(&mut rng, &mut clock, &mut model, &engine);
             let wrong = check::check_all(&engine).unwrap();
-            assert!(wrong.is_empty(), "{seed} {round}: {:?}", wrong.iter().map(|(_, d)| d.to_string()).collect::<Vec<_>>());
+            assert!(
+                wrong.is_empty(),
+                "{seed} {round}: {:?}",
+                wrong.iter().map(|(_, d)| d.to_string()).collect::<Vec<_>>()
+            );
             for view in &views {
-                assert_eq!(shown(&engine, *view), model.views[view].1, "view {} in {round} of {seed}", view.0);
+                assert_eq!(
+                    shown(&engine, *view),
+                    model.views[view].1,
+                    "view {} in {round} of {seed}",
+                    view.0
+                );
             }
         }
         while let Some(change) = followed.try_recv().unwrap() {
