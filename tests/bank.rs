@@ -44,16 +44,24 @@ fn transaction(i: u64) -> String {
     )
 }
 
-/// Writes all transactions, over all partitions, while they are read.
-fn produce(brokers: String, count: u64) {
+fn client(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &brokers).set("linger.ms", "5");
+    config.set("bootstrap.servers", brokers).set("linger.ms", "5");
+    config
+}
+
+fn create_topic(brokers: &str) {
+    let config = client(brokers);
     let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
     let topic = NewTopic::new("transactions", PARTITIONS, TopicReplication::Fixed(1));
     for created in block_on(admin.create_topics(&[topic], &AdminOptions::new())).unwrap() {
         created.unwrap();
     }
-    let producer: BaseProducer = config.create().unwrap();
+}
+
+/// Writes all transactions, over all partitions, while they are read.
+fn produce(brokers: &str, count: u64) {
+    let producer: BaseProducer = client(brokers).create().unwrap();
     for i in 0..count {
         let (value, partition) = (transaction(i), (mixed(i ^ 1 << 44) % PARTITIONS as u64) as i32);
         let mut record = BaseRecord::<(), str>::to("transactions").partition(partition).payload(&value);
@@ -117,21 +125,12 @@ fn money_is_neither_made_nor_lost_at_any_tick() {
     let (broker, db) = (Kafka::start(), Db::new());
     let mut s = db.session();
     let brokers = broker.brokers().to_string();
-    let producer = thread::spawn({
-        let brokers = brokers.clone();
-        move || produce(brokers, count)
-    });
+    create_topic(&brokers);
     s.run(&format!("CREATE CONNECTION k TO KAFKA (brokers = '{brokers}')"));
     let source = "CREATE SOURCE transactions (id bigint, from_account int, to_account int, amount bigint, \
                   accepted boolean, at timestamptz, WATERMARK FOR at AS at - INTERVAL '1 minute') \
                   FROM KAFKA CONNECTION k (topic = 'transactions', start = 'earliest') FORMAT JSON";
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while let Err(error) = s.try_run(source) {
-        // The topic is being made.
-        assert!(Instant::now() < deadline, "{error}");
-        thread::sleep(Duration::from_millis(100));
-    }
-    let begun = Instant::now();
+    s.run(source);
     for view in [
         "accepted AS SELECT id, from_account, to_account, amount, at FROM transactions WHERE accepted",
         "credits AS SELECT to_account AS account, sum(amount) AS credits FROM accepted GROUP BY to_account",
@@ -151,6 +150,8 @@ fn money_is_neither_made_nor_lost_at_any_tick() {
         (subscribe(&db, "total"), subscribe(&db, "alone"), subscribe(&db, "met"));
     let (mut total, mut nobody, mut pairs) = (Followed::default(), Followed::default(), Followed::default());
     let accepted = (0..count).filter(|i| mixed(i ^ 1 << 42) % 10 != 0).count();
+    let begun = Instant::now();
+    let producer = thread::spawn(move || produce(&brokers, count));
     let all = format!("{accepted}|{accepted}");
     let deadline = Instant::now() + PATIENCE;
     while !pairs.rows.contains_key(&all) {

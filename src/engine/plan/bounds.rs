@@ -22,9 +22,6 @@ use crate::error::Result;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// So many conditions are added in one place at most: a chain of joins ends, a circle does not.
-const ADDED_MAX: usize = 32;
-
 /// `early <= late + micros`, of two columns.
 struct Bound {
     early: Column,
@@ -36,24 +33,22 @@ struct Bound {
 pub(super) fn spread(plan: LogicalPlan) -> Result<LogicalPlan> {
     let spread = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::Filter(filter) = node else { return Ok(Transformed::no(node)) };
-        let own: Vec<Expr> = utils::split_conjunction(&filter.predicate).into_iter().cloned().collect();
-        let mut timed: Vec<Expr> = own.iter().filter(|e| not_reached(e).is_some()).cloned().collect();
+        let mut conditions: Vec<Expr> =
+            utils::split_conjunction(&filter.predicate).into_iter().cloned().collect();
+        let mut timed: Vec<Expr> = conditions.iter().filter(|e| not_reached(e).is_some()).cloned().collect();
         if timed.is_empty() {
             return Ok(Transformed::no(LogicalPlan::Filter(filter)));
         }
-        let mut conditions = own;
         gather(&filter.input, &mut conditions);
         let schema = filter.input.schema();
         let bounds: Vec<Bound> = conditions.iter().flat_map(|e| bounds_of(e, schema)).collect();
         let known = timed.len();
-        let mut at = 0;
-        while at < timed.len() && timed.len() < known + ADDED_MAX {
+        for at in 0..known {
             for follows in following(&timed[at], &bounds) {
                 if !timed.contains(&follows) {
                     timed.push(follows);
                 }
             }
-            at += 1;
         }
         let input = below(Arc::unwrap_or_clone(filter.input), &timed)?;
         let added = timed.split_off(known);
@@ -118,13 +113,24 @@ fn not_reached(e: &Expr) -> Option<(&Reached, &Column)> {
     }
 }
 
-/// What a condition says of the columns that are at least as late as its own, but for a constant.
+/// What a condition says of the columns that are at least as late as its own, but for a constant, over as many of the
+/// bounds as there are.
 fn following(timed: &Expr, bounds: &[Bound]) -> Vec<Expr> {
-    let Some((reached, column)) = not_reached(timed) else { return Vec::new() };
-    let later = bounds.iter().filter(|bound| bound.early == *column && bound.late != *column);
-    later
-        .map(|bound| Expr::Not(Box::new(reached.moved(bound.micros, Expr::Column(bound.late.clone())))))
-        .collect()
+    let Some((reached, own)) = not_reached(timed) else { return Vec::new() };
+    // By column the least constant: what it says with a greater one follows from that.
+    let mut found: Vec<(&Column, i64)> = vec![(own, 0)];
+    for _ in 0..bounds.len() {
+        for bound in bounds {
+            let Some((_, by)) = found.iter().find(|(column, _)| **column == bound.early) else { continue };
+            let Some(by) = by.checked_add(bound.micros) else { continue };
+            match found.iter_mut().find(|(column, _)| **column == bound.late) {
+                Some((_, known)) => *known = by.min(*known),
+                None => found.push((&bound.late, by)),
+            }
+        }
+    }
+    let others = found.into_iter().filter(|(column, _)| *column != own);
+    others.map(|(column, by)| Expr::Not(Box::new(reached.moved(by, Expr::Column(column.clone()))))).collect()
 }
 
 /// What a condition says of two columns.
