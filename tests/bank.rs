@@ -77,7 +77,7 @@ fn produce(brokers: &str, count: u64) {
     producer.flush(PATIENCE).unwrap();
 }
 
-/// What a subscription has given so far.
+/// What a subscription has given so far. Ticks in which nothing of it changes are not among those it tells of.
 #[derive(Default)]
 struct Followed {
     rows: BTreeMap<String, i64>,
@@ -170,12 +170,11 @@ fn money_is_neither_made_nor_lost_at_any_tick() {
     let took = begun.elapsed();
     producer.join().unwrap();
     println!(
-        "{count} transactions in {took:?}, {:.0} a second; total was 0 at each of {} ticks, nobody was alone at {}",
+        "{count} transactions in {took:?}, {:.0} a second; in each of {} ticks that brought some, total was 0 and nobody alone",
         count as f64 / took.as_secs_f64(),
-        total.ticks,
-        nobody.ticks
+        pairs.ticks
     );
-    assert!(total.ticks > 10, "{} ticks", total.ticks);
+    assert!(pairs.ticks > 10, "{} ticks", pairs.ticks);
     for view in ["accepted", "credits", "debits", "balance", "total", "itself", "alone", "met", "minutes"] {
         s.run(&format!("CHECK MATERIALIZED VIEW {view}"));
     }
