@@ -41,7 +41,7 @@ pub use session::{Prepared, Session, SessionOptions, TransactionStatus};
 pub use settings::SERVER_VERSION;
 
 use crate::config::Config;
-use crate::engine::{Engine, Tick};
+use crate::engine::{Engine, Hydration, Tick};
 use crate::error::{Error, Result};
 use crate::sql::{Catalog, ObjectId};
 use crate::world::{self, Clock};
@@ -66,11 +66,21 @@ pub struct Database {
     workers: Workers,
     /// Views that could not be built when the directory was opened, and why.
     failed: Mutex<HashMap<ObjectId, Error>>,
+    /// Views that are being filled, by the identity that they have or will have.
+    hydrating: Mutex<HashMap<ObjectId, Hydrating>>,
     subscriptions: Arc<Subscriptions>,
     /// Held while rows are taken out of `tidemill.errors`.
     errors: Arc<Mutex<()>>,
     /// Held for as long as the directory is open: a second server finds it locked.
     _lock: std::fs::File,
+}
+
+/// A view that is being filled.
+#[derive(Clone)]
+struct Hydrating {
+    name: String,
+    query: String,
+    hydration: Arc<Hydration>,
 }
 
 impl Database {

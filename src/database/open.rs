@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::config::Config;
 use crate::connectors::{MEMORY_COMMITTED, MEMORY_INTENT};
+use crate::database::objects::former::{self, When};
 use crate::database::objects::leavings;
 use crate::database::queries::Queries;
 use crate::database::store::{CatalogBatch, FIRST_ID, Store, decode_u64};
@@ -52,7 +53,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
     check_whole(config, &store, &engine)?;
     engine.create_input(system::errors_input())?;
     engine.create_input(system::files_input())?;
-    let failed = create_collections(&engine, &catalog)?;
+    let failed = create_collections(&engine, &catalog, &store)?;
     let queries = Queries::new()?;
     let database = Arc::new_cyclic(|me| Database {
         me: me.clone(),
@@ -65,6 +66,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
         changing: Mutex::new(()),
         workers: Workers::default(),
         failed: Mutex::new(failed),
+        hydrating: Mutex::default(),
         subscriptions: Arc::default(),
         errors: Arc::default(),
         _lock: lock,
@@ -149,7 +151,7 @@ fn lock(dir: &Path) -> Result<File> {
 }
 
 /// The catalog as stored, after the drops that a crash has cut short.
-fn load(store: &Store) -> Result<Catalog> {
+fn load(store: &Arc<Store>) -> Result<Catalog> {
     let mut batch = CatalogBatch::default();
     let mut gone = Vec::new();
     for (id, _) in store.leavings()? {
@@ -166,24 +168,28 @@ fn load(store: &Store) -> Result<Catalog> {
         })?;
         entries.push(entry);
     }
+    let mut catalog = Catalog::from_entries(entries, FIRST_ID)?;
+    former::forget(&mut catalog, &mut batch, store, When::Opening)?;
     store.commit(batch)?;
-    let catalog = Catalog::from_entries(entries, FIRST_ID)?;
     store.sweep(|owner| catalog.get(ObjectId(owner)).is_some())?;
     Ok(catalog)
 }
 
 /// Gives the engine every collection, what is read before what reads it. A view that cannot be built is noted;
 /// the rest goes on without it.
-fn create_collections(engine: &Engine, catalog: &Catalog) -> Result<HashMap<ObjectId, Error>> {
-    let mut failed = HashMap::new();
+fn create_collections(engine: &Engine, catalog: &Catalog, store: &Store) -> Result<HashMap<ObjectId, Error>> {
+    let (mut failed, mut replaced) = (HashMap::new(), Vec::new());
     for entry in in_order(catalog) {
         match &entry.object {
             Object::MaterializedView(view) => {
-                let built =
-                    objects::view::spec(catalog, &entry, view).and_then(|spec| engine.create_view(spec));
-                if let Err(error) = built {
-                    tracing::error!(view = entry.name, %error, "cannot be built");
-                    failed.insert(entry.id, error);
+                let built = former::versions(catalog, store, &entry, view)
+                    .and_then(|versions| engine.create_view(versions.first).map(|()| versions.then));
+                match built {
+                    Ok(then) => replaced.extend(then.into_iter().map(|(tick, spec)| (tick, entry.id, spec))),
+                    Err(error) => {
+                        tracing::error!(view = entry.name, %error, "cannot be built");
+                        failed.insert(entry.id, error);
+                    }
                 }
             }
             Object::Table(_) | Object::Source(_) => {
@@ -193,6 +199,9 @@ fn create_collections(engine: &Engine, catalog: &Catalog) -> Result<HashMap<Obje
             }
             _ => {}
         }
+    }
+    for (tick, id, spec) in replaced {
+        engine.replace_view_at(tick, id.collection(), spec)?;
     }
     Ok(failed)
 }

@@ -5,10 +5,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::connectors::{CommitStore, Memory, SinkCommit};
 use crate::engine::Tick;
 use crate::error::{Error, Result, SqlState};
+use crate::world;
 
 /// The version of the directory's layout that this program writes and reads.
 const FORMAT: u64 = 1;
@@ -17,6 +19,10 @@ const KEY_NEXT_ID: &[u8] = b"next_id";
 const KEY_RECORDED: &[u8] = b"recorded";
 /// Identities below this one belong to the database itself.
 pub(crate) const FIRST_ID: u64 = 1000;
+
+/// How long a store that was closed may take to let go of its files.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// The metadata store of a data directory.
 pub(crate) struct Store {
@@ -74,15 +80,30 @@ fn storage(e: sled::Error) -> Error {
     }
 }
 
+/// Opens sled. The caller holds the directory's lock, so whoever holds sled's own is a store of this process that was
+/// closed, and whose last thread lets go of it a moment later.
+fn open_patiently(dir: &Path) -> Result<sled::Db> {
+    let config = sled::Config::new().path(dir).cache_capacity(16 << 20).flush_every_ms(None);
+    let until = world::instant() + LOCK_WAIT;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(e)) if is_locked(&e) && world::instant() < until => {
+                world::sleep(LOCK_POLL);
+            }
+            opened => return opened.map_err(storage),
+        }
+    }
+}
+
+/// Whether sled says that another one has its files; it has no error of its own for that.
+fn is_locked(e: &std::io::Error) -> bool {
+    e.kind() == std::io::ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
+}
+
 impl Store {
     /// Opens the store in `dir`, or makes one. The caller holds the directory's lock.
     pub fn open(dir: &Path) -> Result<Store> {
-        let db = sled::Config::new()
-            .path(dir)
-            .cache_capacity(16 << 20)
-            .flush_every_ms(None)
-            .open()
-            .map_err(storage)?;
+        let db = open_patiently(dir)?;
         let mut store = Store {
             is_new: false,
             objects: db.open_tree("objects").map_err(storage)?,
@@ -173,13 +194,13 @@ impl Store {
             }
             self.flush()?;
         }
-        crate::world::crash_point("catalog-before");
+        world::crash_point("catalog-before");
         self.objects.apply_batch(batch.batch).map_err(storage)?;
         if let Some(tick) = batch.recorded {
             self.db.insert(KEY_RECORDED, &tick.to_be_bytes()).map_err(storage)?;
         }
         self.flush()?;
-        crate::world::crash_point("catalog-after");
+        world::crash_point("catalog-after");
         for id in batch.forgotten {
             self.forget(id)?;
         }

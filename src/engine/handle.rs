@@ -19,7 +19,7 @@ use crate::engine::plan::explain::explain;
 use crate::engine::plan::lower::lower;
 use crate::engine::runtime::circuit::Circuit;
 use crate::engine::runtime::core::{Command, Core, Reply};
-use crate::engine::runtime::hydrate::{Construction, Recorder};
+use crate::engine::runtime::hydrate::{Construction, Hydration, Recorder};
 use crate::engine::runtime::inbox::{Inbox, Item, shut_down};
 use crate::engine::runtime::replay::ReplayReport;
 use crate::engine::runtime::shared::{Holds, Progress, Shared};
@@ -93,6 +93,27 @@ struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// A view that is built, and follows what it reads, to take another one's place. Dropped, it leaves nothing.
+pub struct Replacement<'a> {
+    recording: Recording<'a>,
+    construction: Box<Construction>,
+}
+
+impl Replacement<'_> {
+    /// At a tick boundary it takes the old view's place: whoever reads or follows that gets, in a tick of its own, the
+    /// difference between the two. `ready` is called on the tick thread with that tick, which is in the journal by then,
+    /// before anybody sees it; when it fails, nothing has happened. Answers with the tick.
+    ///
+    /// # Errors
+    /// What `ready` failed with; 0A000 when the old view shares its rows with another one and others read both; what
+    /// its operators fail with as a whole.
+    pub fn put_in_place(self, ready: impl FnOnce(Tick) -> Result<()> + Send + 'static) -> Result<Tick> {
+        let Replacement { recording, construction } = self;
+        let recorder = Arc::clone(&recording.recorder);
+        recording.engine.ask(|reply| Command::Replace(construction, recorder, Box::new(ready), reply))
+    }
+}
+
 impl Engine {
     /// Reads where the journal ends and cuts a torn tail off; starts nothing that writes.
     /// With a directory, transactions are taken only after [`replay`](Self::replay).
@@ -124,6 +145,7 @@ impl Engine {
             recovered,
             compactor: Compactor::default(),
             checkpointer: Checkpointer::default(),
+            replacements: Default::default(),
             stopped_sources: Default::default(),
             tick: 0,
             now: i64::MIN,
@@ -162,11 +184,20 @@ impl Engine {
     /// 0A000 for a plan that cannot be kept up to date; 42P01 when a collection it reads is not there, or was
     /// dropped meanwhile; what its operators fail with as a whole. Nothing is left of a view that failed.
     pub fn create_view(&self, spec: ViewSpec) -> Result<()> {
+        self.create_view_watched(spec, &Hydration::default())
+    }
+
+    /// As [`create_view`](Self::create_view), with how far it is for others to see, and to stop.
+    ///
+    /// # Errors
+    /// As [`create_view`](Self::create_view); 57014 when it was stopped.
+    pub fn create_view_watched(&self, spec: ViewSpec, hydration: &Hydration) -> Result<()> {
         let mut construction = Construction::new(spec, &self.0.shared.workers)?;
         let (id, reads, timed) = (construction.id, construction.reads(), construction.circuit.is_timed());
         let begun = self.ask(|reply| Command::Begin(id, reads, timed, reply))?;
         let recording = Recording { engine: self, recorder: Arc::clone(&begun.recorder) };
-        construction.hydrate(&begun)?;
+        construction.hydrate(&begun, hydration)?;
+        world::crash_point("view.filled");
         if let Some(attached) = begun.attached {
             self.wait_durable(attached)?;
         }
@@ -174,6 +205,40 @@ impl Engine {
         drop(begun);
         let recorder = Arc::clone(&recording.recorder);
         self.ask(|reply| Command::Splice(Box::new(construction), recorder, reply))
+    }
+
+    /// Builds what is to replace a view: another query with the same columns, filled beside it under `spec.id`, an
+    /// identity of its own for so long.
+    ///
+    /// # Errors
+    /// As [`create_view_watched`](Self::create_view_watched); 55000 when the view `id` has stopped; 0A000 when one of the
+    /// two reads an input that keeps no rows.
+    pub fn replacement(
+        &self,
+        id: CollectionId,
+        spec: ViewSpec,
+        hydration: &Hydration,
+    ) -> Result<Replacement<'_>> {
+        let mut construction = Construction::new(spec, &self.0.shared.workers)?.replacing(id);
+        let (new, follows, timed) =
+            (construction.id, construction.follows(), construction.circuit.is_timed());
+        let begun = self.ask(|reply| Command::Begin(new, follows, timed, reply))?;
+        let recording = Recording { engine: self, recorder: Arc::clone(&begun.recorder) };
+        if !begun.after.is_empty() {
+            return Err(Error::unsupported("replacing a view over a source that keeps no rows"));
+        }
+        construction.hydrate(&begun, hydration)?;
+        world::crash_point("view.filled");
+        Ok(Replacement { recording, construction: Box::new(construction) })
+    }
+
+    /// Before [`replay`](Self::replay): has a view take the place of the view `id` in the replay as it did in tick `tick`.
+    ///
+    /// # Errors
+    /// As [`replacement`](Self::replacement).
+    pub fn replace_view_at(&self, tick: Tick, id: CollectionId, spec: ViewSpec) -> Result<()> {
+        let construction = Construction::new(spec, &self.0.shared.workers)?.replacing(id);
+        self.ask(|reply| Command::ReplaceAt(tick, Box::new(construction), reply))
     }
 
     /// The circuit of a plan, one operator a line, without building it, and what of it is there already.
@@ -408,7 +473,8 @@ mod tests {
         let node = circuit.add(id, Body::Operator(Box::new(Superstitious)), &[tap]);
         let root = circuit.add(id, Body::View(Box::new(View::new(&schema()))), &[node]);
         let (name, spec_2) = ("v2".to_string(), spec(2, 1));
-        let construction = Construction { id, name, spec: spec_2, circuit, taps: vec![(t, tap)], root };
+        let construction =
+            Construction { id, name, spec: spec_2, circuit, taps: vec![(t, tap)], root, replaces: None };
         let begun = engine.ask(|reply| Command::Begin(id, vec![t], false, reply)).unwrap();
         engine.ask(|reply| Command::Splice(Box::new(construction), begun.recorder, reply)).unwrap();
         engine.create_view(spec(3, 2)).unwrap();

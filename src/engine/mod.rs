@@ -28,7 +28,8 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 
 pub use delta::Delta;
-pub use handle::{Engine, EngineConfig};
+pub use handle::{Engine, EngineConfig, Replacement};
+pub use runtime::hydrate::Hydration;
 pub use runtime::operator::RowError;
 pub use runtime::replay::ReplayReport;
 pub use runtime::stats::{CheckpointStats, CollectionStats, EngineStats, OperatorStats};

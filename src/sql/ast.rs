@@ -161,6 +161,11 @@ impl ObjectKind {
         }
     }
 
+    /// Whether two of it can exchange their names by ALTER … SWAP WITH.
+    pub fn is_swappable(self) -> bool {
+        !matches!(self, ObjectKind::Secret | ObjectKind::Connection | ObjectKind::Index | ObjectKind::Schema)
+    }
+
     /// Upper case, as in statements and command tags: `MATERIALIZED VIEW`.
     pub fn keyword(self) -> &'static str {
         match self {
@@ -444,6 +449,8 @@ pub enum AlterChange {
     Owner(String),
     /// SET SCHEMA.
     SetSchema(String),
+    /// SWAP WITH (relations and sinks).
+    Swap(Name),
 }
 
 /// COMMENT ON.

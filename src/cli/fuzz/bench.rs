@@ -133,19 +133,12 @@ impl<'a> Bench<'a> {
     /// Views begin again with what a checkpoint of the last tick holds.
     fn restart(&mut self) -> Done {
         self.close();
-        // The store of the database that was closed lets go of its files a moment later.
-        let until = world::instant() + CLOSE_MAX;
-        loop {
-            match opened(&self.directory) {
-                Ok(open) => {
-                    self.open = Some(open);
-                    return Done::Well;
-                }
-                Err(e) if e.sqlstate == SqlState::IO_ERROR && world::instant() < until => {
-                    world::sleep(Duration::from_millis(10));
-                }
-                Err(e) => return Done::Found(Finding::of_error(&e)),
+        match opened(&self.directory) {
+            Ok(open) => {
+                self.open = Some(open);
+                Done::Well
             }
+            Err(e) => Done::Found(Finding::of_error(&e)),
         }
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::database::objects::{rename, schema};
 use crate::database::{Database, Notice};
 use crate::error::{Error, Result, SqlState};
-use crate::sql::SessionInfo;
 use crate::sql::ast::{Alter, AlterChange, Comment, ObjectKind};
-use crate::sql::catalog::{Entry, Object};
+use crate::sql::catalog::{Entry, Object, ObjectId};
+use crate::sql::{Name, SessionInfo};
 
 impl Database {
     /// ALTER. Blocks until a paused connector has stopped.
@@ -32,6 +32,10 @@ impl Database {
             }
             Err(e) => return Err(e),
         };
+        if let AlterChange::Swap(with) = &alter.change {
+            self.swap(by, alter, found.id, with)?;
+            return Ok(notices);
+        }
         let changed = self.change_catalog(|catalog, batch| {
             let current =
                 catalog.get(found.id).ok_or_else(|| Error::internal("the object was dropped meanwhile"))?;
@@ -47,6 +51,8 @@ impl Database {
                 AlterChange::Owner(owner) => entry.owner = owner.clone(),
                 AlterChange::Pause => set_paused(&mut entry, true)?,
                 AlterChange::Resume => set_paused(&mut entry, false)?,
+                // Two objects change then: see above.
+                AlterChange::Swap(_) => return Err(Error::internal("a swap changes two objects")),
             }
             catalog.replace(entry.clone())?;
             batch.put_entry(&entry)?;
@@ -56,6 +62,22 @@ impl Database {
             self.pause_or_resume(&changed)?;
         }
         Ok(notices)
+    }
+
+    /// SWAP WITH: both names change hands in one step of the catalog.
+    fn swap(&self, by: &SessionInfo, alter: &Alter, id: ObjectId, with: &Name) -> Result<()> {
+        self.change_catalog(|catalog, batch| {
+            let other = Arc::clone(by.sees(catalog).require(alter.kind, with)?);
+            let entry = catalog.get(id).cloned();
+            let entry = entry.ok_or_else(|| Error::internal("the object was dropped meanwhile"))?;
+            if entry.id == other.id {
+                return Err(Error::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("cannot swap {} {} with itself", entry.kind().noun(), entry.name),
+                ));
+            }
+            rename::swap(self, catalog, batch, &entry, &other)
+        })
     }
 
     /// Sets a source or sink to work again, or to rest, as its entry says.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::database::objects::former::{self, When};
 use crate::database::objects::{leavings, schema};
 use crate::database::{Database, Notice, system};
 use crate::engine::Transaction;
@@ -74,6 +75,7 @@ impl Database {
         }
         let mut stopped = Vec::new();
         let dropped = self.change_catalog(|catalog, batch| {
+            former::forget(catalog, batch, &self.store, When::Running)?;
             let seen = by.sees(catalog);
             let order = seen.drop_order(ids, cascade)?;
             let notice = cascade_notice(&seen, &order);

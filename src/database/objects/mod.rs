@@ -7,6 +7,7 @@
 pub(crate) mod alter;
 pub(crate) mod connection;
 pub(crate) mod drop;
+pub(crate) mod former;
 pub(crate) mod index;
 pub(crate) mod leavings;
 mod queries;

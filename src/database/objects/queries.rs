@@ -96,16 +96,22 @@ fn rewritten(
     rename: &mut dyn FnMut(&Name) -> Option<Name>,
 ) -> Result<Entry> {
     let mut entry = view.clone();
-    let text = match &mut entry.object {
-        Object::View(v) => &mut v.query,
-        Object::MaterializedView(v) => &mut v.query,
+    let columns: Vec<String> = view.columns().unwrap_or_default().iter().map(|c| c.name.clone()).collect();
+    let mut texts: Vec<(&mut String, &[ObjectId])> = match &mut entry.object {
+        Object::View(v) => vec![(&mut v.query, &view.uses)],
+        Object::MaterializedView(v) => {
+            let reads = if v.former.is_empty() { &view.uses } else { &v.reads };
+            let former = v.former.iter_mut().map(|former| (&mut former.query, &former.uses[..]));
+            std::iter::once((&mut v.query, &reads[..])).chain(former).collect()
+        }
         _ => return Err(Error::internal("a view is not a view")),
     };
-    let mut query = parse_query(text)?;
-    rename_relations(&mut query, rename)?;
-    *text = query_text(&query);
-    let columns: Vec<String> = view.columns().unwrap_or_default().iter().map(|c| c.name.clone()).collect();
-    check(database, &catalog.unscoped(), text, &columns, &view.uses)?;
+    for (text, uses) in &mut texts {
+        let mut query = parse_query(text)?;
+        rename_relations(&mut query, rename)?;
+        **text = query_text(&query);
+        check(database, &catalog.unscoped(), text, &columns, uses)?;
+    }
     Ok(entry)
 }
 

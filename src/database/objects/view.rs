@@ -1,27 +1,33 @@
 //! Views: those computed when they are read, and those kept up to date.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::database::objects::former::{self, When};
 use crate::database::objects::{claim, insert, queries};
-use crate::database::{Database, Notice};
-use crate::engine::ViewSpec;
+use crate::database::store::CatalogBatch;
+use crate::database::{Database, Hydrating, Notice};
+use crate::engine::plan::collections;
+use crate::engine::{Hydration, Tick, ViewSpec};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{CreateView, ObjectKind};
-use crate::sql::catalog::{Column, Entry, MaterializedView, Object, View};
+use crate::sql::catalog::{Column, Entry, FormerQuery, Index, MaterializedView, Object, View};
 use crate::sql::parser::parse_query;
 use crate::sql::plan::{Planner, SessionInfo};
-use crate::sql::{Catalog, Name};
+use crate::sql::{Catalog, Name, ObjectId};
 
-/// The engine's view for a catalog entry, planned from its text.
-pub(crate) fn spec(catalog: &Catalog, entry: &Entry, view: &MaterializedView) -> Result<ViewSpec> {
-    let query = parse_query(&view.query)?;
-    let names: Vec<String> = view.columns.iter().map(|c| c.name.clone()).collect();
+/// The engine's view for a catalog entry with one of its queries, planned from its text.
+pub(crate) fn spec(catalog: &Catalog, entry: &Entry, query: &str) -> Result<ViewSpec> {
+    let columns = entry.columns().unwrap_or_default();
+    let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
     let session = SessionInfo::default();
     let unscoped = catalog.unscoped();
     let planner = Planner::new(&unscoped, &session, None);
-    let plan = match view.on_close {
-        true => planner.plan_windows(&query, &names, &view.query)?,
-        false => planner.plan_materialized_view(&query, &names, &view.query)?,
+    let parsed = parse_query(query)?;
+    let on_close = matches!(&entry.object, Object::MaterializedView(view) if view.on_close);
+    let plan = match on_close {
+        true => planner.plan_windows(&parsed, &names, query)?,
+        false => planner.plan_materialized_view(&parsed, &names, query)?,
     };
     Ok(ViewSpec {
         id: entry.id.collection(),
@@ -110,27 +116,7 @@ impl Database {
     }
 
     fn replace_view(&self, old: &Entry, mut entry: Entry) -> Result<()> {
-        let (before, after) = (old.columns().unwrap_or_default(), entry.columns().unwrap_or_default());
-        if before.len() > after.len() {
-            return Err(Error::new(SqlState::INVALID_TABLE_DEFINITION, "cannot drop columns from view"));
-        }
-        for (b, a) in before.iter().zip(after) {
-            if b.name != a.name {
-                return Err(Error::new(
-                    SqlState::INVALID_TABLE_DEFINITION,
-                    format!("cannot change name of view column \"{}\" to \"{}\"", b.name, a.name),
-                ));
-            }
-            if b.data_type != a.data_type {
-                return Err(Error::new(
-                    SqlState::INVALID_TABLE_DEFINITION,
-                    format!(
-                        "cannot change data type of view column \"{}\" from {} to {}",
-                        b.name, b.data_type, a.data_type
-                    ),
-                ));
-            }
-        }
+        check_columns(old, &entry)?;
         entry.comment = old.comment.clone();
         self.change_catalog(|catalog, batch| {
             // What is kept up to date was built from the old query.
@@ -156,15 +142,13 @@ impl Database {
         by: &SessionInfo,
         create: &CreateView,
         text: &str,
+        hydration: &Arc<Hydration>,
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         check_options(create)?;
         let catalog = by.sees(&self.catalog());
         let kind = ObjectKind::MaterializedView;
         let old = replaced(&catalog, kind, &create.name, create.or_replace)?;
-        if let Some(old) = &old {
-            check_replaceable(&catalog, old)?;
-        }
         let place = match &old {
             Some(old) => Some(old.place()),
             None => claim(&catalog, kind, &create.name, create.if_not_exists, &mut notices)?,
@@ -181,53 +165,221 @@ impl Database {
             query: queries::stored(self, &catalog, &create.query_text, &create.columns, &plan)?,
             on_close: create.on_close,
             columns: columns_of(&plan.schema),
+            reads: Vec::new(),
+            former: Vec::new(),
         });
         let mut entry = Entry::new(self.new_id()?, place, &by.user, object);
         entry.uses.extend(&plan.uses);
-        if old.as_ref().is_some_and(|old| entry.uses.contains(&old.id)) {
-            return Err(Error::unsupported("replacing a materialized view by a query over itself"));
-        }
-        self.engine.create_view(ViewSpec {
+        let spec = ViewSpec {
             id: entry.id.collection(),
             name: catalog.full_name(&entry),
             schema: plan.schema,
             plan: plan.plan,
-        })?;
+        };
+        let shown = old.as_ref().map_or(entry.id, |old| old.id);
+        let _shown = Shown::new(self, shown, &spec.name, &create.query_text, hydration);
         let Some(old) = old else {
+            self.engine.create_view_watched(spec, hydration)?;
             self.add_inputs(std::slice::from_ref(&entry))?;
             return Ok(notices);
         };
+        check_no_cycle(&catalog, &old, &entry)?;
+        if self.can_stay(&catalog, &old, &entry, &spec) {
+            self.replace_in_place(&old, entry, spec, hydration)?;
+        } else {
+            check_replaceable(&catalog, &old, &entry)?;
+            self.replace_by_another(&old, entry, spec, hydration)?;
+        }
+        Ok(notices)
+    }
+
+    /// Whether a view can go on under its identity with another query: who reads or follows it is told what differs.
+    fn can_stay(&self, catalog: &Catalog, old: &Entry, new: &Entry, spec: &ViewSpec) -> bool {
+        if old.columns() != new.columns() {
+            return false;
+        }
+        let users = catalog.dependants(old.id).into_iter().any(|e| e.kind() != ObjectKind::Index);
+        let snapshot = self.engine.snapshot();
+        let running = snapshot.collection(old.id.collection()).filter(|c| c.failed().is_none());
+        let plans = running.iter().filter_map(|view| view.plan()).chain([&spec.plan]);
+        let passing = plans
+            .flat_map(collections)
+            .filter_map(|id| snapshot.collection(id))
+            .any(|collection| !collection.keeps_rows());
+        users || (running.is_some() && !passing)
+    }
+
+    /// The new query takes the old one's place under the same identity: indexes, comments, dependants and subscriptions
+    /// stay as they are.
+    fn replace_in_place(&self, old: &Entry, new: Entry, spec: ViewSpec, hydration: &Hydration) -> Result<()> {
+        let replacement = self.engine.replacement(old.id.collection(), spec, hydration)?;
+        // Taken before the tick thread is asked: who holds it may wait for a connector, and that for the tick thread.
+        let _changing = self.changing.lock();
+        let mut catalog = (*self.catalog()).clone();
+        let current = catalog.get(old.id).cloned();
+        let current = current.ok_or_else(|| Error::internal("the view was dropped meanwhile"))?;
+        let (Object::MaterializedView(before), Object::MaterializedView(after)) =
+            (&current.object, &new.object)
+        else {
+            return Err(Error::internal("what is replaced is no materialized view"));
+        };
+        check_no_cycle(&catalog, &current, &new)?;
+        if let Some(gone) = new.uses.iter().find(|id| catalog.get(**id).is_none()) {
+            return Err(Error::internal(format!("object {} was dropped meanwhile", gone.0)));
+        }
+        let (mut entry, mut after) = (Entry::clone(&current), after.clone());
+        after.former = former::needed(&catalog, &self.store, &current, before, When::Running)?;
+        if !former::sinks(&catalog, old.id).is_empty() {
+            let uses = former::present_uses(&current, before).to_vec();
+            after.former.push(FormerQuery { query: before.query.clone(), uses, until: Tick::MAX });
+        }
+        former::keep(&mut entry, &mut after, new.uses.clone());
+        let (store, recorded) = (Arc::clone(&self.store), self.engine.recorded());
+        let at = move |tick: Tick| {
+            let mut view = after.clone();
+            view.former.iter_mut().filter(|f| f.until == Tick::MAX).for_each(|f| f.until = tick);
+            Entry { object: Object::MaterializedView(view), ..entry.clone() }
+        };
+        let stored = at.clone();
+        let tick = replacement.put_in_place(move |tick| {
+            let mut batch = CatalogBatch::default();
+            batch.put_entry(&stored(tick))?;
+            batch.note_recorded(recorded);
+            store.commit(batch)
+        })?;
+        catalog.replace(at(tick))?;
+        self.catalog.store(Arc::new(catalog));
+        Ok(())
+    }
+
+    /// The new view is another one, which takes over the name, comments and indexes: nothing else is there to be told.
+    fn replace_by_another(
+        &self,
+        old: &Entry,
+        mut entry: Entry,
+        spec: ViewSpec,
+        hydration: &Hydration,
+    ) -> Result<()> {
+        self.engine.create_view_watched(spec, hydration)?;
+        let id = entry.id;
         // Both are there and up to date: the name goes from one to the other in one step.
         let swapped = self.change_catalog(|catalog, batch| {
-            check_replaceable(catalog, &old)?;
+            check_replaceable(catalog, old, &entry)?;
             let order = catalog.drop_order(&[old.id], true)?;
             for gone in &order.all {
                 catalog.remove(gone.id);
                 batch.remove(gone.id.0);
             }
+            entry.comment.clone_from(&old.comment);
+            let columns = entry.columns().unwrap_or_default();
+            let has = |name: &String| columns.iter().any(|c| c.name == *name);
+            let kept = old.column_comments.iter().filter(|(name, _)| has(name));
+            let kept = kept.map(|(name, text)| (name.clone(), text.clone())).collect();
+            let indexes: Vec<Entry> =
+                order.all.iter().filter_map(|e| moved_index(e, entry.id, &has)).collect();
+            entry.column_comments = kept;
             insert(catalog, batch, &entry)?;
+            indexes.iter().try_for_each(|index| insert(catalog, batch, index))?;
             Ok(order)
         });
         match swapped {
-            Ok(order) => self.after_drop(&order.all),
+            Ok(order) => {
+                let gone: Vec<_> =
+                    order.all.into_iter().filter(|e| e.kind() == ObjectKind::MaterializedView).collect();
+                self.after_drop(&gone);
+                Ok(())
+            }
             Err(error) => {
-                self.discard(&[entry.id]);
-                return Err(error);
+                self.discard(&[id]);
+                Err(error)
             }
         }
-        Ok(notices)
     }
 }
 
-/// A materialized view that others are built on cannot be replaced yet.
-fn check_replaceable(catalog: &Catalog, old: &Entry) -> Result<()> {
-    match catalog.dependants(old.id).into_iter().find(|e| e.kind() != ObjectKind::Index) {
-        None => Ok(()),
-        Some(user) => Err(Error::unsupported(format!(
-            "replacing materialized view \"{}\" while {} \"{}\" uses it",
-            old.name,
-            user.kind().noun(),
-            user.name
-        ))),
+/// A view that is being filled is shown as long as this lives.
+struct Shown<'a>(&'a Database, ObjectId);
+
+impl<'a> Shown<'a> {
+    fn new(
+        database: &'a Database,
+        id: ObjectId,
+        name: &str,
+        query: &str,
+        hydration: &Arc<Hydration>,
+    ) -> Shown<'a> {
+        let (name, query, hydration) = (name.to_string(), query.to_string(), Arc::clone(hydration));
+        database.hydrating.lock().insert(id, Hydrating { name, query, hydration });
+        Shown(database, id)
     }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.hydrating.lock().remove(&self.1);
+    }
+}
+
+/// An index of a view that is replaced, on the new one; `None` when that lacks one of its columns.
+fn moved_index(index: &Entry, on: ObjectId, has: impl Fn(&String) -> bool) -> Option<Entry> {
+    let Object::Index(Index { columns, .. }) = &index.object else { return None };
+    let object = Object::Index(Index { on, columns: columns.clone() });
+    columns.iter().all(has).then(|| Entry { uses: vec![on], object, ..index.clone() })
+}
+
+/// PostgreSQL's rule for columns: those that are there stay as they are, new ones come after them.
+fn check_columns(old: &Entry, new: &Entry) -> Result<()> {
+    let (before, after) = (old.columns().unwrap_or_default(), new.columns().unwrap_or_default());
+    if before.len() > after.len() {
+        return Err(Error::new(SqlState::INVALID_TABLE_DEFINITION, "cannot drop columns from view"));
+    }
+    for (b, a) in before.iter().zip(after) {
+        if b.name != a.name {
+            return Err(Error::new(
+                SqlState::INVALID_TABLE_DEFINITION,
+                format!("cannot change name of view column \"{}\" to \"{}\"", b.name, a.name),
+            ));
+        }
+        if b.data_type != a.data_type {
+            return Err(Error::new(
+                SqlState::INVALID_TABLE_DEFINITION,
+                format!(
+                    "cannot change data type of view column \"{}\" from {} to {}",
+                    b.name, b.data_type, a.data_type
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a query over the view itself, or over what is built on it.
+fn check_no_cycle(catalog: &Catalog, old: &Entry, new: &Entry) -> Result<()> {
+    let mut seen: HashSet<ObjectId> = new.uses.iter().copied().collect();
+    let mut rest: Vec<ObjectId> = new.uses.clone();
+    while let Some(used) = rest.pop() {
+        if used == old.id {
+            return Err(Error::unsupported(format!(
+                "replacing materialized view \"{}\" by a query over itself",
+                old.name
+            )));
+        }
+        let further = catalog.get(used).map(|e| e.uses.clone()).unwrap_or_default();
+        rest.extend(further.into_iter().filter(|id| seen.insert(*id)));
+    }
+    Ok(())
+}
+
+/// What others are built on keeps its columns.
+fn check_replaceable(catalog: &Catalog, old: &Entry, new: &Entry) -> Result<()> {
+    let Some(user) = catalog.dependants(old.id).into_iter().find(|e| e.kind() != ObjectKind::Index) else {
+        return Ok(());
+    };
+    check_columns(old, new)?;
+    Err(Error::unsupported(format!(
+        "adding columns to materialized view \"{}\" while {} \"{}\" uses it",
+        old.name,
+        user.kind().noun(),
+        user.name
+    )))
 }

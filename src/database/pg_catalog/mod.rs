@@ -235,7 +235,13 @@ mod tests {
         add("v", Object::View(View { query: "SELECT 1".into(), columns: columns.clone() }));
         add(
             "mv",
-            Object::MaterializedView(MaterializedView { query: "SELECT 2".into(), on_close: false, columns }),
+            Object::MaterializedView(MaterializedView {
+                query: "SELECT 2".into(),
+                on_close: false,
+                columns,
+                reads: Vec::new(),
+                former: Vec::new(),
+            }),
         );
         let cx = Arc::new(Context {
             catalog,

@@ -4,13 +4,12 @@
 //! dropped again when the block is rolled back. What changes or drops objects cannot be undone, and is refused there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::TryStreamExt;
 
 use crate::database::objects::{claim, table};
 use crate::database::{Database, Notice, Outcome, Session, open};
-use crate::engine::{Delta, InputChange, Transaction};
+use crate::engine::{Delta, Hydration, InputChange, Transaction};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{
     Alter, AlterChange, Comment, CreateTable, Drop, ObjectKind, Parsed, Query, Statement, TableBody,
@@ -44,13 +43,13 @@ fn new_objects(now: &Catalog, before: &Catalog, kind: ObjectKind, name: Option<&
     new.into_iter().filter(|id| before.get(*id).is_none()).collect()
 }
 
-/// Set when it is dropped: nobody waits for the work any more.
+/// When it is dropped, nobody waits for the work any more: a view is not filled any further, and what was made goes.
 #[derive(Default)]
-struct Abandoned(Arc<AtomicBool>);
+struct Abandoned(Arc<Hydration>);
 
 impl std::ops::Drop for Abandoned {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.0.stop();
     }
 }
 
@@ -81,6 +80,9 @@ impl Session {
         let (statement, text) = (parsed.statement.clone(), parsed.text.clone());
         let by = self.info();
         let who = by.clone();
+        // A statement that is stopped leaves its work running; what comes of it is taken away again.
+        let abandoned = Abandoned::default();
+        let hydration = Arc::clone(&abandoned.0);
         let work = move |db: &Arc<Database>| match &statement {
             Statement::CreateSchema(c) => db.create_schema(&by, c),
             Statement::CreateSecret(c) => db.create_secret(&by, c),
@@ -101,19 +103,17 @@ impl Session {
                 TableBody::Query { .. } => Err(Error::internal("a query is not run here")),
             },
             Statement::CreateView(c) => db.create_view(&by, c, &text),
-            Statement::CreateMaterializedView(c) => db.create_materialized_view(&by, c, &text),
+            Statement::CreateMaterializedView(c) => db.create_materialized_view(&by, c, &text, &hydration),
             Statement::CreateIndex(c) => db.create_index(&by, c),
             Statement::CreateSink(c) => db.create_sink(&by, c),
             _ => Err(Error::internal("a statement that creates nothing")),
         };
-        // A statement that is stopped leaves its work running; what comes of it is taken away again.
-        let abandoned = Abandoned::default();
         let (flag, named, known) = (Arc::clone(&abandoned.0), name.cloned(), before.clone());
         let notices = self
             .database
             .blocking(move |db| {
                 let notices = work(db)?;
-                if flag.load(Ordering::Acquire) {
+                if flag.is_stopped() {
                     let new = new_objects(&who.sees(&db.catalog()), &known, kind, named.as_ref());
                     db.drop_created(new)?;
                 }

@@ -66,6 +66,8 @@ pub(super) const RELATIONS: &[Definition] = &[
             Column("error", Kind::Text),
             Column("definition", Kind::Text),
             Column("comment", Kind::Text),
+            Column("hydrated_rows", Kind::Int),
+            Column("hydration_rows", Kind::Int),
         ],
         rows: materialized_views,
     },
@@ -160,8 +162,11 @@ fn materialized_views(database: &Database) -> Result<Vec<Vec<Cell>>> {
     let snapshot = database.engine.snapshot();
     let failed = database.failed.lock().clone();
     let catalog = database.catalog();
-    let rows = catalog.of_kind(ObjectKind::MaterializedView).into_iter().filter_map(|e| {
-        let Object::MaterializedView(view) = &e.object else { return None };
+    let mut hydrating = database.hydrating.lock().clone();
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for e in catalog.of_kind(ObjectKind::MaterializedView) {
+        let Object::MaterializedView(view) = &e.object else { continue };
+        let filled = hydrating.remove(&e.id).map(|new| new.hydration.rows());
         let id = e.id.collection();
         let numbers = stats.collections.iter().find(|c| c.id == id);
         let collection = snapshot.collection(id);
@@ -172,7 +177,7 @@ fn materialized_views(database: &Database) -> Result<Vec<Vec<Cell>>> {
             (None, 0) => "running",
             (None, _) => "row errors",
         };
-        Some(vec![
+        rows.push(vec![
             Cell::int(e.id.0),
             Cell::text(catalog.full_name(e)),
             Cell::text(state),
@@ -184,9 +189,19 @@ fn materialized_views(database: &Database) -> Result<Vec<Vec<Cell>>> {
             Cell::or_null(error, |e| Cell::text(e.to_string())),
             Cell::Text(view.definition()),
             Cell::or_null(e.comment.as_ref(), Cell::text),
-        ])
-    });
-    Ok(rows.collect())
+            Cell::or_null(filled, |(done, _)| Cell::int(done)),
+            Cell::or_null(filled, |(_, total)| Cell::int(total)),
+        ]);
+    }
+    // What is left is not in the catalog yet.
+    for (id, new) in hydrating {
+        let (done, total) = new.hydration.rows();
+        let mut row = vec![Cell::int(id.0), Cell::text(&new.name), Cell::text("hydrating")];
+        row.extend((3..9).map(|_| Cell::Null));
+        row.extend([Cell::text(&new.query), Cell::Null, Cell::int(done), Cell::int(total)]);
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 fn status(database: &Database) -> Result<Vec<Vec<Cell>>> {

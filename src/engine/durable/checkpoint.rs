@@ -7,7 +7,7 @@
 //! fits. It fits when the journal's base is not later and its end is not earlier, when nobody has to go back to a tick
 //! before it, and when the same program wrote it: another one may keep its state in another form.
 //! It is written beside the running ticks, under a name that is not read, and renamed when it is whole and its tick is
-//! durable. Those before it go when nobody can need them any more.
+//! durable. Those before it go, but for the newest one of the time to which somebody may have to go back.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -118,16 +118,12 @@ impl Core {
         let Some(job) = self.freeze() else { return };
         let shared = Arc::clone(&self.shared);
         let run = move || {
-            let tick = job.tick;
             let done = job.run(&shared);
-            let dir = shared.config.dir.clone();
+            if let (None, Some(dir)) = (&done.error, &shared.config.dir) {
+                remove_useless(dir, shared.holds.oldest());
+            }
             // When the tick thread is gone, nobody needs the answer.
             let _ = shared.inbox.command(Command::Checkpointed(done));
-            if let Some(dir) = dir
-                && shared.holds.wait_past(tick)
-            {
-                remove_before(&dir, tick);
-            }
         };
         match std::thread::Builder::new().name("tidemill-checkpoint".to_string()).spawn(run) {
             Ok(thread) => self.checkpointer.thread = Some(thread),
@@ -161,10 +157,8 @@ impl Core {
             }
             self.checkpointer.last = self.tick;
         }
-        if let Some(dir) = &self.shared.config.dir
-            && self.shared.holds.passed(self.checkpointer.last)
-        {
-            remove_before(dir, self.checkpointer.last);
+        if let Some(dir) = &self.shared.config.dir {
+            remove_useless(dir, self.shared.holds.oldest());
         }
     }
 
@@ -381,13 +375,17 @@ fn files(dir: &Path) -> Result<Vec<(PathBuf, Tick)>> {
     Ok(found)
 }
 
-/// Removes the checkpoints before that of `tick`, if that is there.
-fn remove_before(dir: &Path, tick: Tick) {
-    if !path_of(dir, tick).exists() {
-        return;
+/// Removes the checkpoints that no start will take up: all but the newest one, and the newest one that is not after the
+/// tick that somebody `holds`. Those between the two become of use only when newer ones have come, too.
+fn remove_useless(dir: &Path, holds: Option<Tick>) {
+    let mut found = files(dir).unwrap_or_default();
+    found.sort_by_key(|(_, tick)| *tick);
+    let newest = found.pop();
+    let held = holds.filter(|held| newest.as_ref().is_some_and(|(_, tick)| tick > held));
+    if let Some(at) = held.and_then(|held| found.iter().rposition(|(_, tick)| *tick <= held)) {
+        found.remove(at);
     }
-    let old = files(dir).map(|all| all.into_iter().filter(|(_, of)| *of < tick).collect::<Vec<_>>());
-    for (path, _) in old.unwrap_or_default() {
+    for (path, _) in found {
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "an old checkpoint could not be removed");
         }

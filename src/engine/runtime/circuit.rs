@@ -262,6 +262,49 @@ impl Circuit {
         nodes.iter().zip(slots).map(operator).collect()
     }
 
+    /// Those that a node's changes go to, who get them from `to` from now on. They must be able to take what it emits.
+    pub(crate) fn redirect(&mut self, from: Slot, to: Slot) -> Vec<(Slot, usize)> {
+        let readers = std::mem::take(&mut self.node_mut(from).consumers);
+        for (reader, port) in &readers {
+            self.node_mut(*reader).inputs[*port] = to;
+        }
+        self.node_mut(to).consumers.extend(&readers);
+        readers
+    }
+
+    /// What was built for `from` works for `to`.
+    pub(crate) fn hand_over(&mut self, from: CollectionId, to: CollectionId) {
+        for owner in self.nodes.iter_mut().flatten().flat_map(|node| &mut node.owners) {
+            if *owner == from {
+                *owner = to;
+            }
+        }
+    }
+
+    /// Ranks all nodes anew, between two passes, after readers were redirected to nodes that came after them.
+    pub(crate) fn rank_anew(&mut self) {
+        debug_assert!(self.touched.is_empty(), "the pass before was committed");
+        let mut lacking: Vec<usize> =
+            self.nodes.iter().map(|node| node.as_ref().map_or(0, |node| node.inputs.len())).collect();
+        let ready = |(i, node): (usize, &Option<Node>)| {
+            node.as_ref().filter(|node| node.inputs.is_empty()).map(|node| (node.rank, Slot(i)))
+        };
+        let mut ready: BTreeSet<(u64, Slot)> = self.nodes.iter().enumerate().filter_map(ready).collect();
+        self.rank_next = 0;
+        while let Some((_, slot)) = ready.pop_first() {
+            let rank = self.rank_next;
+            self.rank_next += 1;
+            let node = self.node_mut(slot);
+            node.rank = rank;
+            for (reader, _) in node.consumers.clone() {
+                lacking[reader.0] -= 1;
+                if lacking[reader.0] == 0 {
+                    ready.insert((self.node_mut(reader).rank, reader));
+                }
+            }
+        }
+    }
+
     /// Begins a pass.
     pub(crate) fn begin(&mut self, tick: Tick) {
         debug_assert!(self.touched.is_empty(), "the pass before was committed");

@@ -1,6 +1,6 @@
 //! The tick thread's state, and what it does between ticks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -11,6 +11,7 @@ use super::circuit::{Body, Circuit, Slot};
 use super::hydrate::{Begun, Construction, Recorder, gone};
 use super::inbox::{Work, shut_down};
 use super::operator::RowError;
+use super::replace::Ready;
 use super::replay::ReplayReport;
 use super::shared::Shared;
 use super::spill::Spill;
@@ -41,6 +42,10 @@ pub(crate) enum Command {
     Begin(CollectionId, Vec<CollectionId>, bool, Reply<Begun>),
     /// It is built.
     Splice(Box<Construction>, Arc<Recorder>, Reply<()>),
+    /// It is built, and takes the place of another one.
+    Replace(Box<Construction>, Arc<Recorder>, Ready, Reply<Tick>),
+    /// A view, before the replay, takes the place of another one in the replay of this tick.
+    ReplaceAt(Tick, Box<Construction>, Reply<()>),
     /// It will not be.
     Abandon(Arc<Recorder>),
     Drop(Vec<CollectionId>, Reply<()>),
@@ -144,6 +149,8 @@ pub(crate) struct Core {
     pub(crate) recovered: Option<Recovered>,
     pub(crate) compactor: Compactor,
     pub(crate) checkpointer: Checkpointer,
+    /// Views that take others' places in the replay, in the order of their ticks.
+    pub(crate) replacements: VecDeque<(Tick, Construction)>,
     /// Sources with a transaction that failed, and why: see [`Core::run_transactions`].
     pub(crate) stopped_sources: HashMap<String, Error>,
     /// The last tick.
@@ -223,6 +230,13 @@ impl Core {
             Command::Splice(construction, recorder, reply) => {
                 self.recorders.retain(|r| !Arc::ptr_eq(r, &recorder));
                 drop(reply.send(self.splice(*construction, &recorder)));
+            }
+            Command::Replace(construction, recorder, ready, reply) => {
+                self.recorders.retain(|r| !Arc::ptr_eq(r, &recorder));
+                drop(reply.send(self.replace(*construction, &recorder, ready)));
+            }
+            Command::ReplaceAt(tick, construction, reply) => {
+                drop(reply.send(self.replace_at(tick, *construction)));
             }
             Command::Abandon(recorder) => self.recorders.retain(|r| !Arc::ptr_eq(r, &recorder)),
             Command::Drop(ids, reply) => drop(reply.send(self.drop_collections(&ids))),

@@ -5,10 +5,12 @@
 //! shorter than the one before; the short rest is done at another tick boundary, where the nodes join the circuit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::circuit::{Body, Circuit, Outcome, Slot};
+use super::operator::{Operator, Output};
 use super::workers::Workers;
 use crate::engine::delta::CHUNK_ROWS;
 use crate::engine::ops::{self, output::View};
@@ -26,6 +28,38 @@ const ROUNDS_MAX: usize = 32;
 /// Recorded rows from which on they are consolidated; afterwards at twice the rows that were left.
 const RECORDED_ROWS_MERGE: usize = 1 << 20;
 
+/// How far a view under construction has been filled, for whoever looks at it; and the way to stop that.
+#[derive(Debug, Default)]
+pub struct Hydration {
+    done: AtomicU64,
+    total: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Hydration {
+    /// Rows it was filled from so far, of those there were when it began.
+    pub fn rows(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    /// The construction is to end with an error, soon, and to leave nothing.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.is_stopped() {
+            true => Err(Error::new(SqlState::QUERY_CANCELED, "the view is not filled any further")),
+            false => Ok(()),
+        }
+    }
+}
+
 /// New nodes with what they need to join the circuit.
 pub(crate) struct Construction {
     pub(crate) id: CollectionId,
@@ -36,6 +70,15 @@ pub(crate) struct Construction {
     pub(crate) taps: Vec<(CollectionId, Slot)>,
     /// The node that keeps the view's rows.
     pub(crate) root: Slot,
+    /// The view whose place it is to take.
+    pub(crate) replaces: Option<Replaced>,
+}
+
+/// A view that another one is built to replace.
+pub(crate) struct Replaced {
+    pub(crate) id: CollectionId,
+    /// The new view's rows less the old one's: what its readers are told when they change hands.
+    pub(crate) difference: Box<View>,
 }
 
 /// Where a construction begins.
@@ -164,7 +207,14 @@ impl Construction {
         }
         let view = Body::View(Box::new(View::new(&spec.schema)));
         let root = circuit.add(spec.id, view, &[slots[lowered.root]]);
-        Ok(Construction { id: spec.id, name: spec.name.clone(), spec, circuit, taps, root })
+        let (id, name) = (spec.id, spec.name.clone());
+        Ok(Construction { id, name, spec, circuit, taps, root, replaces: None })
+    }
+
+    /// It is to take the place of the view `id`, which has the same columns.
+    pub(crate) fn replacing(mut self, id: CollectionId) -> Construction {
+        self.replaces = Some(Replaced { id, difference: Box::new(View::new(&self.spec.schema)) });
+        self
     }
 
     /// The collections the view reads.
@@ -172,15 +222,21 @@ impl Construction {
         plan::collections(&self.spec.plan)
     }
 
+    /// The collections of which the construction must be told: those the view reads, and the one that it replaces.
+    pub(crate) fn follows(&self) -> Vec<CollectionId> {
+        self.reads().into_iter().chain(self.replaces.as_ref().map(|old| old.id)).collect()
+    }
+
     /// Fills the nodes from where they begin until little is left to catch up with.
-    pub(crate) fn hydrate(&mut self, begun: &Begun) -> Result<()> {
+    pub(crate) fn hydrate(&mut self, begun: &Begun, hydration: &Hydration) -> Result<()> {
         for (id, tick) in &begun.after {
             for (_, slot) in self.taps.iter().filter(|(of, _)| of == id) {
                 self.circuit.set_after(*slot, *tick);
             }
         }
-        self.fill(&begun.snapshot)?;
+        self.fill(&begun.snapshot, hydration)?;
         for _ in 0..ROUNDS_MAX {
+            hydration.check()?;
             if begun.recorder.rows() <= SPLICE_ROWS_MAX {
                 break;
             }
@@ -190,18 +246,34 @@ impl Construction {
     }
 
     /// The snapshots, as one tick.
-    fn fill(&mut self, snapshot: &EngineSnapshot) -> Result<()> {
-        self.circuit.begin(snapshot.tick);
-        self.circuit.set_now(snapshot.now);
-        self.circuit.touch_all();
-        for id in self.reads() {
+    fn fill(&mut self, snapshot: &EngineSnapshot, hydration: &Hydration) -> Result<()> {
+        self.begin_filling(snapshot.tick, snapshot.now);
+        let mut told = Vec::new();
+        for id in self.follows() {
             let collection = snapshot.collection(id).ok_or_else(|| gone(id))?;
-            for delta in collection.deltas()? {
-                memory::check()?;
-                self.push(id, &delta);
+            told.push((id, collection.deltas()?));
+        }
+        let rows = told.iter().flat_map(|(_, deltas)| deltas).map(|delta| delta.num_rows() as u64);
+        hydration.total.store(rows.sum(), Ordering::Relaxed);
+        for (id, deltas) in told {
+            for delta in deltas {
+                for at in (0..delta.num_rows()).step_by(CHUNK_ROWS) {
+                    memory::check()?;
+                    hydration.check()?;
+                    let rows = CHUNK_ROWS.min(delta.num_rows() - at);
+                    self.push(id, &delta.slice(at, rows))?;
+                    hydration.done.fetch_add(rows as u64, Ordering::Relaxed);
+                }
             }
         }
         self.finish()
+    }
+
+    /// The first tick of the new nodes begins.
+    pub(crate) fn begin_filling(&mut self, tick: Tick, now: i64) {
+        self.circuit.begin(tick);
+        self.circuit.set_now(now);
+        self.circuit.touch_all();
     }
 
     /// What was recorded, as one tick.
@@ -210,26 +282,38 @@ impl Construction {
         self.circuit.set_now(recorded.now);
         for (id, deltas) in &recorded.changes {
             for delta in deltas {
-                self.push(*id, delta);
+                self.push(*id, delta)?;
             }
         }
         self.finish()
     }
 
-    fn push(&mut self, id: CollectionId, delta: &Delta) {
+    /// Gives the nodes a change of something that the view reads or replaces.
+    pub(crate) fn push(&mut self, id: CollectionId, delta: &Delta) -> Result<()> {
+        if let Some(old) = self.replaces.as_mut().filter(|old| old.id == id) {
+            old.difference.push(0, delta.clone().negate(), &mut Output::default())?;
+        }
         for (_, slot) in self.taps.iter().filter(|(of, _)| *of == id) {
             for at in (0..delta.num_rows()).step_by(CHUNK_ROWS) {
                 let chunk = delta.slice(at, CHUNK_ROWS.min(delta.num_rows() - at));
                 self.circuit.push(*slot, 0, chunk);
             }
         }
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<()> {
+    /// The tick ends.
+    pub(crate) fn finish(&mut self) -> Result<()> {
         self.circuit.finish();
-        let Outcome { errors, failed, .. } = self.circuit.commit();
+        let Outcome { errors, failed, mut changes } = self.circuit.commit();
         if let Some((_, error)) = failed.into_iter().next() {
             return Err(error);
+        }
+        if let Some(old) = &mut self.replaces {
+            for delta in changes.remove(&self.id).unwrap_or_default() {
+                old.difference.push(0, delta, &mut Output::default())?;
+            }
+            old.difference.commit()?;
         }
         if let Some(view) = self.circuit.view_mut(self.root) {
             view.add_errors(errors.into_values().flatten().collect());

@@ -12,6 +12,7 @@ pub(crate) mod hydrate;
 pub(crate) mod inbox;
 pub mod operator;
 mod relieve;
+pub(crate) mod replace;
 pub(crate) mod replay;
 mod resume;
 pub(crate) mod shared;

@@ -120,9 +120,7 @@ impl Core {
         }
         step.tick = step.tick.max(recovered.last);
         self.reach_checkpoint(&mut step, Tick::MAX)?;
-        while let Some(stop) = step.stops.pop_front() {
-            self.run_step(&mut step, stop, true)?;
-        }
+        self.reach(&mut step, Tick::MAX)?;
         let last = step.tick;
         self.run_step(&mut step, last, false)?;
         self.tick = last;
@@ -148,10 +146,7 @@ impl Core {
         while let Some(header) = reader.next(&mut payload)? {
             step.report.records += 1;
             self.reach_checkpoint(step, header.tick)?;
-            while let Some(stop) = step.stops.front().copied().filter(|s| *s < header.tick) {
-                step.stops.pop_front();
-                self.run_step(step, stop, true)?;
-            }
+            self.reach(step, header.tick)?;
             match header.kind {
                 record::Kind::Changes => {
                     self.read_changes(&Changes::parse(&payload, &file.path)?, header.tick, &reader, step)?
@@ -240,14 +235,34 @@ impl Core {
         if let Some(reached) = step.resumed.as_ref().map(|r| r.tick).filter(|at| *at < tick) {
             self.run_step(step, reached, false)?;
             if let Some(resumed) = step.resumed.take() {
-                self.reach(step, resumed)?;
+                self.resume_from(step, resumed)?;
             }
         }
         Ok(())
     }
 
+    /// Before records of `tick` are read: stops at ticks before it, and views that took others' places until then.
+    fn reach(&mut self, step: &mut Step, tick: Tick) -> Result<()> {
+        loop {
+            let stop = step.stops.front().copied().filter(|stop| *stop < tick);
+            let replaced = self.replacements.front().map(|(at, _)| *at).filter(|at| *at <= tick);
+            match (stop, replaced) {
+                (None, None) => return Ok(()),
+                (Some(stop), at) if at.is_none_or(|at| stop < at) => {
+                    step.stops.pop_front();
+                    self.run_step(step, stop, true)?;
+                }
+                _ => {
+                    let Some((at, construction)) = self.replacements.pop_front() else { return Ok(()) };
+                    step.tick = step.tick.max(at);
+                    self.replace_again(step, at, construction)?;
+                }
+            }
+        }
+    }
+
     /// Applies what was read as one tick numbered `tick`.
-    fn run_step(&mut self, step: &mut Step, tick: Tick, stop: bool) -> Result<()> {
+    pub(super) fn run_step(&mut self, step: &mut Step, tick: Tick, stop: bool) -> Result<()> {
         let read = std::mem::take(&mut step.by_input);
         let given = std::mem::take(&mut step.given);
         step.rows = 0;
@@ -271,7 +286,7 @@ impl Core {
             by_input.insert(id, self.apply_to_input(id, deltas)?);
         }
         by_input.retain(|_, deltas| !deltas.is_empty());
-        self.pass_given(&by_input, given, stop);
+        self.pass_given(&by_input, given, None, stop);
         step.report.steps += 1;
         Ok(())
     }

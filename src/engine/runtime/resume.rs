@@ -39,6 +39,8 @@ impl Core {
             return Ok(None);
         }
         let asked = stops.iter().copied().chain(followed.into_iter().map(|(_, start)| start));
+        // Views that are to be replaced are as they were before it.
+        let asked = asked.chain(self.replacements.iter().map(|(tick, _)| tick.saturating_sub(1).max(1)));
         let latest = asked.filter(|tick| *tick > 0).min().unwrap_or(Tick::MAX);
         let mut fitting = found.into_iter().filter(|c| c.tick <= latest).peekable();
         if fitting.peek().is_none() {
@@ -84,7 +86,7 @@ impl Core {
     }
 
     /// The journal was read up to the checkpoint's tick: from here on everything goes through the circuit.
-    pub(super) fn reach(&mut self, step: &mut Step, resumed: Resumed) -> Result<()> {
+    pub(super) fn resume_from(&mut self, step: &mut Step, resumed: Resumed) -> Result<()> {
         self.tick = resumed.tick;
         self.now = self.now.max(step.now).max(resumed.now);
         self.closed_as_restored();

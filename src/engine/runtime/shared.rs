@@ -107,9 +107,9 @@ impl Holds {
         }
     }
 
-    /// Whether nobody holds a tick before `tick` now.
-    pub(crate) fn passed(&self, tick: Tick) -> bool {
-        self.ticks.lock().0.values().all(|held| *held >= tick)
+    /// The oldest tick that somebody holds.
+    pub(crate) fn oldest(&self) -> Option<Tick> {
+        self.ticks.lock().0.values().min().copied()
     }
 
     /// Whether it is over.

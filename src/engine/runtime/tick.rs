@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::sync::oneshot;
 
-use super::circuit::Outcome;
+use super::circuit::{Outcome, Slot};
 use super::core::{Core, Kind};
 use super::hydrate::gone;
 use super::inbox::{Item, Queued};
 use super::operator::RowError;
 use super::{clock, net};
+use crate::engine::delta::CHUNK_ROWS;
 use crate::engine::{CollectionId, Delta, InputChange, Tick, Transaction};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
@@ -26,6 +27,14 @@ impl Changes {
     pub(super) fn tell(&mut self, position: (String, Vec<u8>)) {
         self.progress.push(position);
     }
+}
+
+/// What the readers of a view are given besides what the inputs bring.
+pub(super) struct Told {
+    pub(super) id: CollectionId,
+    /// Nodes and ports.
+    pub(super) readers: Vec<(Slot, usize)>,
+    pub(super) difference: Vec<Delta>,
 }
 
 impl Core {
@@ -131,6 +140,15 @@ impl Core {
 
     /// Makes a tick of changes, if any, at the time that it is by now.
     pub(super) fn run_tick(&mut self, changes: Changes) -> Result<Tick> {
+        let by_input = self.begin_tick(changes)?;
+        let changed = self.pass(&by_input, None, false);
+        world::crash_point("tick.applied");
+        self.publish_snapshot(changed)?;
+        Ok(self.tick)
+    }
+
+    /// The next tick begins: it is in the journal, and nobody has seen it yet. Answers with the inputs' changes.
+    pub(super) fn begin_tick(&mut self, changes: Changes) -> Result<BTreeMap<CollectionId, Vec<Delta>>> {
         let Changes { by_input, mut progress } = changes;
         let now = self.time();
         if self.timed {
@@ -153,10 +171,7 @@ impl Core {
         for (source, position) in progress {
             self.shared.progress.set(&source, tick, position, durable);
         }
-        let changed = self.pass(&by_input, false);
-        world::crash_point("tick.applied");
-        self.publish_snapshot(changed)?;
-        Ok(tick)
+        Ok(by_input)
     }
 
     fn journal_tick(
@@ -174,14 +189,15 @@ impl Core {
         journal.append(tick, progress, &changes)
     }
 
-    /// Sends the inputs' changes through the circuit as tick `self.tick` and on to those who follow; answers with the
-    /// collections that changed. With `stop`, followers see the state after this tick by itself.
+    /// Sends the inputs' changes, and what else is `told`, through the circuit as tick `self.tick` and on to those who
+    /// follow; answers with the collections that changed. With `stop`, followers see the state after this tick by itself.
     pub(crate) fn pass(
         &mut self,
         by_input: &BTreeMap<CollectionId, Vec<Delta>>,
+        told: Option<&Told>,
         stop: bool,
     ) -> BTreeSet<CollectionId> {
-        self.pass_given(by_input, BTreeMap::new(), stop)
+        self.pass_given(by_input, BTreeMap::new(), told, stop)
     }
 
     /// As [`pass`](Self::pass), with rows that views have given before the journal begins.
@@ -189,6 +205,7 @@ impl Core {
         &mut self,
         by_input: &BTreeMap<CollectionId, Vec<Delta>>,
         given: BTreeMap<CollectionId, Vec<Delta>>,
+        told: Option<&Told>,
         stop: bool,
     ) -> BTreeSet<CollectionId> {
         self.circuit.begin(self.tick);
@@ -210,9 +227,17 @@ impl Core {
                 self.circuit.push(*root, 0, delta);
             }
         }
+        for Told { readers, difference, .. } in told {
+            for chunk in difference.iter().cloned().flat_map(Delta::chunks) {
+                readers.iter().for_each(|(to, port)| self.circuit.push(*to, *port, chunk.clone()));
+            }
+        }
         self.circuit.finish();
         let Outcome { mut changes, errors, failed } = self.circuit.commit();
         changes.extend(by_input.iter().map(|(id, deltas)| (*id, deltas.clone())));
+        for Told { id, difference, .. } in told {
+            changes.entry(*id).or_default().extend(difference.iter().cloned());
+        }
         let mut changed: BTreeSet<CollectionId> = changes.keys().copied().collect();
         changed.extend(self.take_errors(errors, failed));
         changed.extend(self.windows_closed(&changes));
@@ -259,7 +284,7 @@ impl Core {
     }
 
     /// All views that read any of these, directly or through other views, and these.
-    fn with_readers(&self, of: impl IntoIterator<Item = CollectionId>) -> BTreeSet<CollectionId> {
+    pub(super) fn with_readers(&self, of: impl IntoIterator<Item = CollectionId>) -> BTreeSet<CollectionId> {
         let mut found: BTreeSet<CollectionId> = of.into_iter().collect();
         let mut new: Vec<CollectionId> = found.iter().copied().collect();
         while let Some(read) = new.pop() {

@@ -222,6 +222,35 @@ fn followers_get_exactly_what_comes_after_their_tick() {
 }
 
 #[test]
+fn who_holds_an_old_tick_does_not_stop_new_checkpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = replayed(dir.path(), 4).0;
+    (1..6).for_each(|i| {
+        change(&db, i);
+    });
+    let held = db.engine.tick();
+    db.engine.hold_journal("sink", Some(held));
+    let mut i = 6;
+    let until = crate::world::instant() + std::time::Duration::from_secs(60);
+    let newest = |db: &Db| db.engine.stats().checkpoints.last().map_or(0, |c| c.tick);
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 4 && crate::world::instant() < until {
+        change(&db, i);
+        i += 1;
+        seen.extend(Some(newest(&db)).filter(|tick| *tick > held));
+    }
+    assert!(seen.len() >= 4, "{seen:?}");
+    drop(db);
+    // The newest one, and the one that the holder needs.
+    let mut ticks: Vec<Tick> = checkpoints(dir.path())
+        .iter()
+        .map(|p| p.file_name().unwrap().to_str().unwrap()["checkpoint-".len()..].parse().unwrap())
+        .collect();
+    ticks.sort_unstable();
+    assert!(ticks.len() == 2 && ticks[0] <= held && ticks[1] > held, "{ticks:?}, held {held}");
+}
+
+#[test]
 fn a_view_of_an_input_that_keeps_no_rows_is_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let make = |views: usize| {

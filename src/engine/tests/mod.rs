@@ -5,6 +5,7 @@ mod compact;
 mod fixture;
 mod hydrate;
 mod journal;
+mod replace;
 mod replay;
 mod shapes;
 mod ticks;

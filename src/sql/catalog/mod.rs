@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub use depend::DropOrder;
 pub use object::uuid_text::UuidText;
 pub use object::{
-    Check, Column, Connection, Entry, Index, MaterializedView, Object, ObjectId, Secret, Sink, Source, Table,
-    View, Watermark,
+    Check, Column, Connection, Entry, FormerQuery, Index, MaterializedView, Object, ObjectId, Secret, Sink,
+    Source, Table, View, Watermark,
 };
 
 pub use schemas::{PathSchema, Place, no_schema};
@@ -221,6 +221,26 @@ impl Catalog {
         maps.by_name.remove(&old_key);
         maps.by_name.insert(key, entry.id);
         maps.by_id.insert(entry.id, Arc::new(entry));
+        Ok(())
+    }
+
+    /// Exchanges the names of two objects of one kind.
+    ///
+    /// # Errors
+    /// XX000 when one of them is not there, or they have kinds whose names have nothing to do with each other.
+    pub fn swap(&mut self, a: ObjectId, b: ObjectId) -> Result<()> {
+        let (Some(first), Some(second)) = (self.get(a).cloned(), self.get(b).cloned()) else {
+            return Err(Error::internal("what is swapped is not in the catalog"));
+        };
+        if Namespace::of(first.kind()) != Namespace::of(second.kind()) {
+            return Err(Error::internal("what is swapped is not of one kind"));
+        }
+        let maps = Arc::make_mut(&mut self.maps);
+        for (entry, place) in [(&first, &second), (&second, &first)] {
+            let moved = Entry { name: place.name.clone(), schema: place.schema, ..Entry::clone(entry) };
+            maps.by_name.insert(key(&moved), moved.id);
+            maps.by_id.insert(moved.id, Arc::new(moved));
+        }
         Ok(())
     }
 

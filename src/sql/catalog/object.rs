@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Place;
 use crate::declared::{Envelope, FormatSpec, Include, OnError, OptionList};
-use crate::engine::CollectionId;
+use crate::engine::{CollectionId, Tick};
 use crate::sql::ast::ObjectKind;
 use crate::types::SqlType;
 
@@ -263,6 +263,23 @@ pub struct MaterializedView {
     pub on_close: bool,
     /// Its columns.
     pub columns: Vec<Column>,
+    /// What its query reads, where former queries read more; empty: all that the entry says it uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<ObjectId>,
+    /// What its query was before, oldest first, for as long as a sink may have to go back to then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerQuery>,
+}
+
+/// A query that a materialized view had until it was replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerQuery {
+    /// The query, as SQL.
+    pub query: String,
+    /// What it reads.
+    pub uses: Vec<ObjectId>,
+    /// The tick in which the next one took its place.
+    pub until: Tick,
 }
 
 impl MaterializedView {

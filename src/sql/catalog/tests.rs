@@ -34,6 +34,8 @@ fn shop() -> (Catalog, ObjectId, ObjectId, ObjectId) {
         query: "select a from v".into(),
         on_close: false,
         columns: vec![Column::new("a", SqlType::Int4)],
+        reads: Vec::new(),
+        former: Vec::new(),
     });
     let mv = add(&mut catalog, "mv", mv, &[v]);
     (catalog, t, v, mv)

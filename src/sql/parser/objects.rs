@@ -76,6 +76,8 @@ impl StatementParser<'_> {
             AlterChange::Pause
         } else if matches!(kind, ObjectKind::Sink | ObjectKind::Source) && self.word("resume") {
             AlterChange::Resume
+        } else if kind.is_swappable() && self.words(&["swap", "with"]) {
+            AlterChange::Swap(self.name()?)
         } else if let Some(
             word @ ("add" | "drop" | "alter" | "set" | "reset" | "rename" | "swap" | "enable" | "disable"
             | "attach" | "detach" | "inherit" | "no" | "cluster" | "validate" | "replica" | "force"),
