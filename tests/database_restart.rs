@@ -390,6 +390,89 @@ fn a_kill_between_the_steps_of_a_statement_leaves_all_of_it_or_nothing() {
 }
 
 #[test]
+fn a_kill_while_a_view_is_made_or_replaced_leaves_the_old_or_the_new_one() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let script = [
+        "CREATE TABLE t (id int PRIMARY KEY, v int)",
+        "INSERT INTO t SELECT i, i % 10 FROM generate_series(1, 1000) AS g(i)",
+        "CREATE MATERIALIZED VIEW m AS SELECT v, count(*) AS n FROM t GROUP BY v",
+        "CREATE MATERIALIZED VIEW over AS SELECT sum(n) AS n, max(v) AS v FROM m",
+        "CREATE OR REPLACE MATERIALIZED VIEW m AS SELECT v, count(*) AS n FROM t WHERE v > 4 GROUP BY v",
+    ];
+    // Opening commits the catalog once; the table and the views each once.
+    let crashes = [
+        ("view.filled:1", 2, None),
+        ("view.filled:3", 4, Some("1000|9")),
+        ("catalog-before:5", 4, Some("1000|9")),
+        ("catalog-after:5", 4, Some("500|9")),
+        ("view.replaced:1", 4, Some("500|9")),
+    ];
+    for (point, done, over) in crashes {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let server = Server::start(&data, Some(point));
+        let ran = runtime.block_on(async {
+            let client = server.connect().await;
+            let mut ran = 0;
+            for statement in script {
+                if client.batch_execute(statement).await.is_err() {
+                    break;
+                }
+                ran += 1;
+            }
+            ran
+        });
+        drop(server);
+        assert_eq!(ran, done, "it crashed at {point}");
+        let database = Database::open(&Config::at(&data)).unwrap();
+        let mut s = Db::session_of(&database);
+        let views = s.rows("SELECT name FROM tidemill.materialized_views ORDER BY name");
+        match over {
+            None => assert_eq!(views, rows(&[]), "{point}"),
+            Some(over) => {
+                assert_eq!(views, rows(&["m", "over"]), "{point}");
+                assert_eq!(s.rows("SELECT n, v FROM over"), rows(&[over]), "{point}");
+                s.run("INSERT INTO t VALUES (1001, 9)");
+                s.run("CHECK MATERIALIZED VIEW m; CHECK MATERIALIZED VIEW over");
+            }
+        }
+        drop(s);
+        database.shutdown();
+    }
+}
+
+#[test]
+fn a_view_that_is_filled_is_shown_and_can_be_stopped() {
+    let db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY, v int)");
+    s.run("INSERT INTO t SELECT i, i % 100 FROM generate_series(1, 300000) AS g(i)");
+    let mut other = db.session();
+    let cancel = other.cancel_handle();
+    // Grows with the square of a group: it would take minutes.
+    let create = "CREATE MATERIALIZED VIEW slow AS SELECT a.v, count(*) AS n FROM t a JOIN t b ON a.v = b.v GROUP BY a.v";
+    let creating = std::thread::spawn(move || other.error(create));
+    let shown = "SELECT name, status, hydrated_rows < hydration_rows, hydration_rows FROM tidemill.materialized_views";
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut seen = Vec::new();
+    while seen != rows(&["slow|hydrating|t|300000"]) && Instant::now() < until {
+        seen = s.rows(shown);
+        // Others go on.
+        s.run("UPDATE t SET v = v WHERE id = 1");
+    }
+    assert_eq!(seen, rows(&["slow|hydrating|t|300000"]));
+    cancel.cancel();
+    assert_eq!(creating.join().unwrap().sqlstate.0, "57014");
+    while !s.rows(shown).is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(s.rows(shown), rows(&[]));
+    let left: Vec<u64> =
+        db.database.engine().stats().collections.iter().filter(|c| c.view).map(|c| c.id.0).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn sigterm_drains_and_exits_0() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(&dir.path().join("data"), None);
