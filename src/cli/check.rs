@@ -1,6 +1,7 @@
-//! `tidemill check`: is a data directory whole, and is every view what its query says?
+//! `tidemill check`: is every file of a data directory whole, and is every view what its query says?
 
 use tidemill::database::{Database, Outcome, SessionOptions};
+use tidemill::engine::inspect;
 use tidemill::sql::ObjectKind;
 use tidemill::{Config, Error, Result, SqlState, world};
 
@@ -20,7 +21,31 @@ pub fn run(config: Config) -> Result<()> {
     checking.join().unwrap_or_else(|_| Err(Error::internal("the check panicked")))
 }
 
+/// Prints a line for each file of the journal; an error names the one without which a server would not start.
+fn files(config: &Config) -> Result<()> {
+    let journal = config.data_dir.join("journal");
+    if !journal.is_dir() {
+        return Ok(());
+    }
+    let files = inspect::inspect(&journal, config.workers)?;
+    for file in &files {
+        let without = match (file.condition, file.harmless) {
+            (inspect::Condition::Sound, _) => "",
+            (_, true) => " (a start does without it)",
+            (_, false) => " (acknowledged rows are lost with it)",
+        };
+        println!("{}: {}{without}", file.path.display(), file.condition);
+    }
+    inspect::refuse(&files).map_err(|error| {
+        let sound = files.iter().filter(|f| f.condition == inspect::Condition::Sound).map(|f| f.tick).max();
+        error
+            .with_detail(format!("The last tick that a sound file tells of is {}.", sound.unwrap_or(0)))
+            .with_hint("Bring the directory back from a copy.")
+    })
+}
+
 fn views(config: &Config) -> Result<()> {
+    files(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let database = Database::open(config)?;
     let catalog = database.catalog();

@@ -28,6 +28,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 
 pub use delta::Delta;
+pub use durable::inspect;
 pub use handle::{Engine, EngineConfig, Replacement};
 pub use runtime::hydrate::Hydration;
 pub use runtime::operator::RowError;

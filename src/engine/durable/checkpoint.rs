@@ -17,6 +17,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::inspect::Condition;
 use super::{corrupted, io_error, sync_dir};
 use crate::engine::runtime::circuit::resume::{Identity, NodeState};
 use crate::engine::runtime::core::{Command, Core};
@@ -29,7 +30,7 @@ use crate::world;
 /// The first bytes of every file; the last one is the format's version.
 const MAGIC: [u8; 8] = *b"TDMLCKP\x01";
 /// Magic, program, tick, time, checksum.
-const HEADER_BYTES: usize = 8 + 16 + 8 + 8 + 4;
+pub(crate) const HEADER_BYTES: usize = 8 + 16 + 8 + 8 + 4;
 /// Length of payload, identity, checksum of both and the payload.
 const RECORD_HEADER_BYTES: usize = 8 + 16 + 4;
 /// The identity of the last record, whose payload is the number of those before it.
@@ -280,7 +281,7 @@ impl Checkpoint {
     }
 
     /// What the header says, if it is one of this program.
-    fn open(path: &Path, workers: usize) -> Option<Checkpoint> {
+    pub(crate) fn open(path: &Path, workers: usize) -> Option<Checkpoint> {
         let mut header = [0; HEADER_BYTES];
         File::open(path).and_then(|mut file| file.read_exact(&mut header)).ok()?;
         let (said, crc) = header.split_at(HEADER_BYTES - 4);
@@ -294,6 +295,27 @@ impl Checkpoint {
                 tick: Tick::from_le_bytes(*tick),
                 now: i64::from_le_bytes(*now),
             })
+    }
+
+    /// Whether all is as it was written.
+    pub(crate) fn condition(&self) -> Result<Condition> {
+        let file = File::open(&self.path).map_err(|e| io_error(&self.path, "open", e))?;
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        reader.seek_relative(HEADER_BYTES as i64).map_err(|e| io_error(&self.path, "read", e))?;
+        let all = self.bytes().saturating_sub(HEADER_BYTES as u64);
+        let (mut rest, mut count) = (all, 0);
+        loop {
+            let before = rest;
+            match read_state(&mut reader, &mut rest, count, &self.path) {
+                Ok(Some(_)) => count += 1,
+                Ok(None) => return Ok(Condition::Sound),
+                // It is taken off what is left once it is known to be there.
+                Err(_) if rest == before => {
+                    return Ok(Condition::Truncated(HEADER_BYTES as u64 + all - before));
+                }
+                Err(_) => return Ok(Condition::Corrupt(HEADER_BYTES as u64 + all - before)),
+            }
+        }
     }
 
     /// Bytes of the file.
@@ -321,6 +343,12 @@ impl Checkpoint {
             state
         }))
     }
+}
+
+/// Whether these bytes are the header of a checkpoint, by whatever program.
+pub(crate) fn is_header(bytes: &[u8]) -> bool {
+    let Some((said, crc)) = bytes.split_at_checked(HEADER_BYTES - 4) else { return false };
+    said.starts_with(&MAGIC) && crc.get(..4) == Some(&crc32fast::hash(said).to_le_bytes()[..])
 }
 
 /// The state that comes next, the `count`th; `None` at the end.

@@ -154,6 +154,38 @@ impl RecordReader {
         Ok(found)
     }
 
+    /// Bytes of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.len
+    }
+
+    /// Where the next record begins.
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether the file begins as a journal's.
+    pub(crate) fn has_header(&self) -> bool {
+        self.after.is_some()
+    }
+
+    /// What is left after the last record of tick `last`: an error when it was more than a torn end.
+    pub(crate) fn refuse_damage(&self, last: Tick) -> Result<()> {
+        refuse_damage(&self.path, self.at, last)
+    }
+
+    /// Whether what is left is the beginning of a record.
+    pub(crate) fn is_cut_off(&self) -> Result<bool> {
+        let left = self.len - self.at;
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        if left < bytes.len() as u64 {
+            return Ok(true);
+        }
+        self.file.read_exact_at(&mut bytes, self.at).map_err(|e| io_error(&self.path, "read", e))?;
+        let said = Header::parse(&bytes).map(|header| header.payload_len);
+        Ok(said.is_some_and(|payload| payload > left - bytes.len() as u64))
+    }
+
     /// After the last record: an error unless the whole file was read.
     pub(crate) fn finish(&self) -> Result<()> {
         if self.after.is_none() {
@@ -241,7 +273,8 @@ pub(crate) fn current_text(tick: Tick) -> String {
     format!("{tick} {:08x}\n", crc32fast::hash(tick.as_bytes()))
 }
 
-fn parse_current(text: &str) -> Option<Tick> {
+/// The tick of the base that CURRENT names.
+pub(crate) fn parse_current(text: &str) -> Option<Tick> {
     let (tick, _) = text.split_once(' ')?;
     let tick = tick.parse().ok()?;
     (text == current_text(tick)).then_some(tick)

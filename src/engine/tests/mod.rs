@@ -4,6 +4,7 @@ mod checkpoint;
 mod compact;
 mod fixture;
 mod hydrate;
+mod inspect;
 mod journal;
 mod replace;
 mod replay;
