@@ -182,8 +182,13 @@ fn create_collections(engine: &Engine, catalog: &Catalog, store: &Store) -> Resu
     for entry in in_order(catalog) {
         match &entry.object {
             Object::MaterializedView(view) => {
-                let built = former::versions(catalog, store, &entry, view)
-                    .and_then(|versions| engine.create_view(versions.first).map(|()| versions.then));
+                let built = former::versions(catalog, store, &entry, view).and_then(|versions| {
+                    match versions.then.is_empty() {
+                        true => engine.create_view(versions.first)?,
+                        false => engine.create_former_view(versions.first)?,
+                    }
+                    Ok(versions.then)
+                });
                 match built {
                     Ok(then) => replaced.extend(then.into_iter().map(|(tick, spec)| (tick, entry.id, spec))),
                     Err(error) => {

@@ -192,7 +192,21 @@ impl Engine {
     /// # Errors
     /// As [`create_view`](Self::create_view); 57014 when it was stopped.
     pub fn create_view_watched(&self, spec: ViewSpec, hydration: &Hydration) -> Result<()> {
+        self.add_view(Construction::new(spec, &self.0.shared.workers)?, hydration)
+    }
+
+    /// As [`create_view`](Self::create_view), for one that will be replaced in the replay: other views do not share its
+    /// rows, though they may have the same query until then.
+    ///
+    /// # Errors
+    /// As [`create_view`](Self::create_view).
+    pub fn create_former_view(&self, spec: ViewSpec) -> Result<()> {
         let mut construction = Construction::new(spec, &self.0.shared.workers)?;
+        construction.circuit.keep_alone(construction.root);
+        self.add_view(construction, &Hydration::default())
+    }
+
+    fn add_view(&self, mut construction: Construction, hydration: &Hydration) -> Result<()> {
         let (id, reads, timed) = (construction.id, construction.reads(), construction.circuit.is_timed());
         let begun = self.ask(|reply| Command::Begin(id, reads, timed, reply))?;
         let recording = Recording { engine: self, recorder: Arc::clone(&begun.recorder) };

@@ -53,6 +53,8 @@ struct Node {
     does: Option<Identity>,
     /// Its views failed: it does nothing any more.
     dead: bool,
+    /// It is never shared.
+    alone: bool,
 }
 
 impl Node {
@@ -128,7 +130,13 @@ impl Circuit {
             lowered: None,
             does: None,
             dead: false,
+            alone: false,
         })
+    }
+
+    /// Keeps a node from being shared.
+    pub(crate) fn keep_alone(&mut self, slot: Slot) {
+        self.node_mut(slot).alone = true;
     }
 
     /// As [`add`](Self::add), for an operator made of `lowered`.
@@ -214,7 +222,8 @@ impl Circuit {
             }
             // Inputs have lower ranks, so they were here before.
             node.inputs.iter_mut().for_each(|input| *input = moved[input]);
-            let new = match self.running(&node.inputs, |other| other.does_the_same(&node)) {
+            let running = self.running(&node.inputs, |other| other.does_the_same(&node));
+            let new = match running.filter(|_| !node.alone) {
                 Some(running) => {
                     self.node_mut(running).owners.extend(node.owners);
                     running
@@ -233,7 +242,7 @@ impl Circuit {
     /// A node over these inputs that is alike.
     fn running(&self, inputs: &[Slot], alike: impl Fn(&Node) -> bool) -> Option<Slot> {
         let readers = &self.nodes[inputs.first()?.0].as_ref()?.consumers;
-        let same = |node: &Node| node.inputs == inputs && !node.dead && alike(node);
+        let same = |node: &Node| node.inputs == inputs && !node.dead && !node.alone && alike(node);
         readers.iter().map(|(slot, _)| *slot).find(|slot| self.nodes[slot.0].as_ref().is_some_and(same))
     }
 

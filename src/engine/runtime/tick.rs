@@ -10,7 +10,6 @@ use super::hydrate::gone;
 use super::inbox::{Item, Queued};
 use super::operator::RowError;
 use super::{clock, net};
-use crate::engine::delta::CHUNK_ROWS;
 use crate::engine::{CollectionId, Delta, InputChange, Tick, Transaction};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
@@ -30,7 +29,7 @@ impl Changes {
 }
 
 /// What the readers of a view are given besides what the inputs bring.
-pub(super) struct Told {
+pub(crate) struct Told {
     pub(super) id: CollectionId,
     /// Nodes and ports.
     pub(super) readers: Vec<(Slot, usize)>,
@@ -227,7 +226,7 @@ impl Core {
                 self.circuit.push(*root, 0, delta);
             }
         }
-        for Told { readers, difference, .. } in told {
+        if let Some(Told { readers, difference, .. }) = told {
             for chunk in difference.iter().cloned().flat_map(Delta::chunks) {
                 readers.iter().for_each(|(to, port)| self.circuit.push(*to, *port, chunk.clone()));
             }
@@ -235,7 +234,7 @@ impl Core {
         self.circuit.finish();
         let Outcome { mut changes, errors, failed } = self.circuit.commit();
         changes.extend(by_input.iter().map(|(id, deltas)| (*id, deltas.clone())));
-        for Told { id, difference, .. } in told {
+        if let Some(Told { id, difference, .. }) = told {
             changes.entry(*id).or_default().extend(difference.iter().cloned());
         }
         let mut changed: BTreeSet<CollectionId> = changes.keys().copied().collect();

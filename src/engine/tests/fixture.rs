@@ -110,6 +110,12 @@ impl Db {
         Ok(id)
     }
 
+    /// A view that was made by other means.
+    pub(super) fn known(&mut self, name: &str, sql: &str) {
+        let spec = self.view_spec(name, sql);
+        self.names.push((spec.id, name.into(), spec.schema));
+    }
+
     pub(super) fn submit(&self, changes: Vec<(CollectionId, InputChange)>) -> Receipt {
         self.engine.submit(Transaction { changes, progress: Vec::new() })
     }
