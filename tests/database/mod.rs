@@ -28,6 +28,7 @@ fn runtime() -> Arc<tokio::runtime::Runtime> {
 
 impl Db {
     /// A new, empty database.
+    #[allow(dead_code)] // not every test file leaves all settings as they are
     pub fn new() -> Db {
         Db::with(|_| ())
     }

@@ -49,7 +49,8 @@ impl Domain {
     pub(super) fn new(around: &LogicalPlan, outer: &[Column]) -> Planned<Domain> {
         let columns =
             outer.iter().enumerate().map(|(i, c)| Expr::Column(c.clone()).alias(format!("__domain_{i}")));
-        let values = LogicalPlanBuilder::from(around.clone()).project(columns)?.distinct()?.build()?;
+        let around = factor(around, outer).clone();
+        let values = LogicalPlanBuilder::from(around).project(columns)?.distinct()?.build()?;
         Ok(Domain { values, outer: outer.to_vec() })
     }
 
@@ -354,6 +355,25 @@ impl Domain {
             }
         }
     }
+}
+
+/// The one factor of a product of relations that all the columns are of, or the plan itself. The factor may have
+/// values that the rest would keep out: the subquery is computed for them, too, and nobody asks for that.
+fn factor<'a>(plan: &'a LogicalPlan, columns: &[Column]) -> &'a LogicalPlan {
+    let mut part = match plan {
+        LogicalPlan::Filter(filter) => filter.input.as_ref(),
+        plan => plan,
+    };
+    let mut alone = None;
+    while let LogicalPlan::Join(Join { left, right, on, filter: None, join_type: JoinType::Inner, .. }) = part
+        && on.is_empty()
+    {
+        let has = |side: &&Arc<LogicalPlan>| columns.iter().all(|c| side.schema().has_column(c));
+        let Some(side) = [left, right].into_iter().find(has) else { break };
+        part = side;
+        alone = Some(part);
+    }
+    alone.unwrap_or(plan)
 }
 
 /// The columns of `around` that a subquery refers to.

@@ -13,6 +13,7 @@ use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::functions_aggregate::min_max::min_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
+use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, Join, JoinConstraint, LogicalPlan,
@@ -57,9 +58,19 @@ impl Subqueries {
     fn filter(&mut self, filter: Filter) -> Planned<Transformed<LogicalPlan>> {
         let mut input = Arc::unwrap_or_clone(filter.input);
         let columns = input.schema().columns();
-        let mut conditions = Vec::new();
+        let mut conditions = split_conjunction_owned(filter.predicate);
+        if !conditions.iter().map(|c| is_plain_condition(c, input.schema())).all(|c| matches!(c, Ok(true))) {
+            // What needs no subquery decides first, for which rows there is a subquery to compute.
+            let (first, rest): (Vec<Expr>, Vec<Expr>) =
+                conditions.into_iter().partition(|c| !holds_subquery(c));
+            conditions = rest;
+            if let Some(first) = conjunction(first) {
+                input = LogicalPlanBuilder::from(input).filter(first)?.build()?;
+            }
+        }
+        let (given, mut conditions) = (conditions, Vec::new());
         let mut changed = false;
-        for condition in split_conjunction_owned(filter.predicate) {
+        for condition in given {
             if is_plain_condition(&condition, input.schema())? {
                 conditions.push(condition);
                 continue;
@@ -144,10 +155,15 @@ impl Subqueries {
         let y = only_column(subquery)?;
         // It comes to stand among the subquery's own columns, where no subquery of it would be plain.
         let x = self.lift(x, input, false)?;
-        let equal = Expr::Column(y.clone()).eq(outer(&x, input.schema())?);
-        let equal = LogicalPlanBuilder::from(subquery.clone()).filter(coerced(equal, subquery)?)?.build()?;
         let x_null = x.nullable(input.schema())?;
-        let found = self.mark(input, &equal)?;
+        let found = if matches!(x, Expr::Column(_)) && outer_columns(subquery, input.schema()).is_empty() {
+            self.listed(input, &x, &y, subquery)?
+        } else {
+            let equal = Expr::Column(y.clone()).eq(outer(&x, input.schema())?);
+            let equal = coerced(equal, subquery)?;
+            let equal = LogicalPlanBuilder::from(subquery.clone()).filter(equal)?.build()?;
+            self.mark(input, &equal)?
+        };
         let mut cases = when(found, lit(true));
         if x_null {
             let any = self.mark(input, subquery)?;
@@ -197,6 +213,25 @@ impl Subqueries {
             (distinct, keys)
         };
         self.join(input, right, outer, pairs, &name, JoinType::LeftMark)?;
+        Ok(Expr::Column(Column::new(Some(name), "mark")))
+    }
+
+    /// A column that says whether `y` of a subquery that does not depend on the row has the value of `x`.
+    fn listed(
+        &mut self,
+        input: &mut LogicalPlan,
+        x: &Expr,
+        y: &Column,
+        subquery: &LogicalPlan,
+    ) -> Planned<Expr> {
+        let types = (x.get_type(input.schema())?, subquery.schema().field(0).data_type());
+        let (of_x, of_y) = BinaryTypeCoercer::new(&types.0, &Operator::Eq, types.1).get_input_types()?;
+        let value = Expr::Column(y.clone()).cast_to(&of_y, subquery.schema())?.alias("value");
+        let right = LogicalPlanBuilder::from(bare(subquery)?.clone()).project([value])?.build()?;
+        let name = self.names.next("__mark");
+        let value = Expr::Column(Column::new(Some(name.clone()), "value"));
+        let on = vec![(x.clone().cast_to(&of_x, input.schema())?, value)];
+        join_as(input, right, on, &name, JoinType::LeftMark, NullEquality::NullEqualsNothing)?;
         Ok(Expr::Column(Column::new(Some(name), "mark")))
     }
 
@@ -270,22 +305,11 @@ impl Subqueries {
         name: &str,
         kind: JoinType,
     ) -> Planned<()> {
-        let right = LogicalPlanBuilder::from(right).alias(name)?.build()?;
         let keys = keys.into_iter().map(|k| Expr::Column(Column::new(Some(name.to_string()), k.name)));
         let on: Vec<(Expr, Expr)> = outer.into_iter().map(Expr::Column).zip(keys).collect();
         let nulls =
             if on.is_empty() { NullEquality::NullEqualsNothing } else { NullEquality::NullEqualsNull };
-        *input = LogicalPlan::Join(Join::try_new(
-            Arc::new(input.clone()),
-            Arc::new(right),
-            on,
-            None,
-            kind,
-            JoinConstraint::On,
-            nulls,
-            false,
-        )?);
-        Ok(())
+        join_as(input, right, on, name, kind, nulls)
     }
 
     /// A join whose right side refers to its left side.
@@ -392,6 +416,22 @@ impl Subqueries {
     }
 }
 
+/// Joins `right`, under `name`, to `input`.
+fn join_as(
+    input: &mut LogicalPlan,
+    right: LogicalPlan,
+    on: Vec<(Expr, Expr)>,
+    name: &str,
+    kind: JoinType,
+    nulls: NullEquality,
+) -> Planned<()> {
+    let right = LogicalPlanBuilder::from(right).alias(name)?.build()?;
+    let left = Arc::new(input.clone());
+    let join = Join::try_new(left, Arc::new(right), on, None, kind, JoinConstraint::On, nulls, false)?;
+    *input = LogicalPlan::Join(join);
+    Ok(())
+}
+
 /// `a IS NOT DISTINCT FROM b`.
 pub(super) fn same(a: Expr, b: Expr) -> Expr {
     Expr::BinaryExpr(BinaryExpr::new(Box::new(a), Operator::IsNotDistinctFrom, Box::new(b)))
@@ -432,7 +472,6 @@ fn outer(e: &Expr, schema: &DFSchema) -> Planned<Expr> {
 
 /// A comparison with both sides of one type, as type coercion would have it.
 fn coerced(e: Expr, plan: &LogicalPlan) -> Planned<Expr> {
-    use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = e else { return Ok(e) };
     let (l, r) = (left.get_type(plan.schema())?, right.get_type(plan.schema())?);
     let (lt, rt) = BinaryTypeCoercer::new(&l, &op, &r).get_input_types()?;
