@@ -1,8 +1,10 @@
 //! `to_char` of points in time and of spans, `to_date`, and `to_timestamp` of text: values by a pattern.
 
+use std::cell::RefCell;
+use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::{ArrayRef, AsArray, StringViewArray};
 use arrow::datatypes::{
     Date32Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType,
 };
@@ -62,16 +64,32 @@ pub(super) fn to_timestamp(call: &Call<'_>) -> Result<ArrayRef> {
 fn to_char(call: &Call<'_>) -> Result<ArrayRef> {
     let (values, patterns) = (call.array(0)?, call.text(1)?);
     if let Some(moments) = values.as_primitive_opt::<TimestampMicrosecondType>() {
-        return call
-            .texts(|row| Ok(Some(format(&Moment::of(moments.value(row)), None, patterns.value(row)))));
+        return formatted(call, patterns, |row| (Moment::of(moments.value(row)), None));
     }
     if let Some(spans) = values.as_primitive_opt::<IntervalMonthDayNanoType>() {
-        return call.texts(|row| {
+        return formatted(call, patterns, |row| {
             let span = spans.value(row);
-            Ok(Some(format(&moment_of(span), Some(span), patterns.value(row))))
+            (moment_of(span), Some(span))
         });
     }
     to_char_number::to_char(call)
+}
+
+/// Each row's moment by its pattern, which is read once where rows have the same.
+fn formatted(
+    call: &Call<'_>,
+    patterns: &StringViewArray,
+    moment: impl Fn(usize) -> (Moment, Option<IntervalMonthDayNano>),
+) -> Result<ArrayRef> {
+    let known = RefCell::new((String::new(), Vec::new()));
+    call.texts(|row| {
+        let (pattern, known) = (patterns.value(row), &mut *known.borrow_mut());
+        if known.0 != pattern {
+            *known = (pattern.to_string(), items(pattern));
+        }
+        let (at, span) = moment(row);
+        Ok(Some(format(&at, span, &known.1)))
+    })
 }
 
 /// A span's parts, as a moment would have them.
@@ -162,7 +180,7 @@ fn piece(token: &str, given: &str, at: &Moment) -> Piece {
     let month = MONTHS[(at.month as usize + 11) % 12];
     let day = DAYS[at.weekday as usize % 7];
     let hour12 = i64::from((at.hour + 11) % 12 + 1);
-    let iso = iso_week(at);
+    let iso = || iso_week(at);
     let iso_day = i64::from((at.weekday + 6) % 7 + 1);
     let bc = at.year <= 0;
     let year = if bc { 1 - at.year } else { at.year };
@@ -181,10 +199,10 @@ fn piece(token: &str, given: &str, at: &Moment) -> Piece {
         "YY" => Number(year % 100, 2),
         "Y" => Number(year % 10, 1),
         "Y,YYY" => Word(format!("{},{:03}", year / 1000, year % 1000)),
-        "IYYY" => Number(iso.0, 4),
-        "IYY" => Number(iso.0 % 1000, 3),
-        "IY" => Number(iso.0 % 100, 2),
-        "IDDD" => Number((iso.1 - 1) * 7 + iso_day, 3),
+        "IYYY" => Number(iso().0, 4),
+        "IYY" => Number(iso().0 % 1000, 3),
+        "IY" => Number(iso().0 % 100, 2),
+        "IDDD" => Number((iso().1 - 1) * 7 + iso_day, 3),
         "MONTH" => cased(&format!("{month:<9}")),
         "MON" => cased(&month[..3]),
         "DAY" => cased(&format!("{day:<9}")),
@@ -202,7 +220,7 @@ fn piece(token: &str, given: &str, at: &Moment) -> Piece {
         "MS" => Number((at.micros / 1000).into(), 3),
         "US" => Number(at.micros.into(), 6),
         "SSSSS" | "SSSS" => Number(i64::from(at.hour * 3600 + at.minute * 60 + at.second), 1),
-        "IW" => Number(iso.1, 2),
+        "IW" => Number(iso().1, 2),
         "WW" => Number(i64::from(at.day_of_year.div_ceil(7)), 2),
         "W" => Number(i64::from(at.day.div_ceil(7)), 1),
         "CC" => Number((year + 99) / 100, 2),
@@ -236,15 +254,23 @@ pub(super) fn ordinal(number: i64) -> &'static str {
     }
 }
 
-/// A moment by a pattern, or a span whose parts it has.
-fn format(at: &Moment, span: Option<IntervalMonthDayNano>, pattern: &str) -> String {
-    let mut out = String::with_capacity(pattern.len() + 8);
+/// What a pattern consists of.
+enum Item {
+    /// Text that stands for itself.
+    Plain(String),
+    /// A token, as it was given; whether it is filled up; whether an ordinal's ending follows, and whether in capitals.
+    Token { token: &'static str, given: String, fill: bool, ordinal: Option<bool> },
+}
+
+/// The items of a pattern, in order.
+fn items(pattern: &str) -> Vec<Item> {
+    let (mut items, mut plain) = (Vec::new(), String::new());
     let mut rest = pattern;
     let mut fill = true;
     while let Some(c) = rest.chars().next() {
         if let Some(quoted) = rest.strip_prefix('"') {
             let end = quoted.find('"').unwrap_or(quoted.len());
-            out.push_str(&quoted[..end]);
+            plain.push_str(&quoted[..end]);
             rest = quoted.get(end + 1..).unwrap_or_default();
             continue;
         }
@@ -254,27 +280,58 @@ fn format(at: &Moment, span: Option<IntervalMonthDayNano>, pattern: &str) -> Str
             continue;
         }
         let Some(token) = token(rest) else {
-            out.push(c);
+            plain.push(c);
             rest = &rest[c.len_utf8()..];
             continue;
         };
-        let given = &rest[..token.len()];
+        if !plain.is_empty() {
+            items.push(Item::Plain(std::mem::take(&mut plain)));
+        }
+        let given = rest[..token.len()].to_string();
         rest = &rest[token.len()..];
+        let mut ordinal = None;
+        if is_number(token) {
+            let endings = [("TH", true), ("th", false)];
+            if let Some((after, capitals)) =
+                endings.iter().find_map(|(e, c)| Some((rest.strip_prefix(e)?, *c)))
+            {
+                ordinal = Some(capitals);
+                rest = after;
+            }
+        }
+        items.push(Item::Token { token, given, fill, ordinal });
+        fill = true;
+    }
+    if !plain.is_empty() {
+        items.push(Item::Plain(plain));
+    }
+    items
+}
+
+/// A moment by a pattern, or a span whose parts it has.
+fn format(at: &Moment, span: Option<IntervalMonthDayNano>, items: &[Item]) -> String {
+    let mut out = String::with_capacity(16);
+    for item in items {
+        let (token, given, fill, ending) = match item {
+            Item::Plain(text) => {
+                out.push_str(text);
+                continue;
+            }
+            Item::Token { token, given, fill, ordinal } => (token, given, *fill, *ordinal),
+        };
         match span.and_then(|span| of_span(token, span)).unwrap_or_else(|| piece(token, given, at)) {
             Piece::Number(number, width) => {
-                let text = if fill { format!("{number:0width$}") } else { number.to_string() };
-                out.push_str(&text);
-                if let Some(after) = rest.strip_prefix("TH") {
-                    out.push_str(&ordinal(number).to_uppercase());
-                    rest = after;
-                } else if let Some(after) = rest.strip_prefix("th") {
-                    out.push_str(ordinal(number));
-                    rest = after;
+                let width = if fill { width } else { 0 };
+                // Writing to a String cannot fail.
+                let _ = write!(out, "{number:0width$}");
+                match ending {
+                    Some(true) => out.push_str(&ordinal(number).to_uppercase()),
+                    Some(false) => out.push_str(ordinal(number)),
+                    None => {}
                 }
             }
             Piece::Word(word) => out.push_str(if fill { &word } else { word.trim_end() }),
         }
-        fill = true;
     }
     out
 }
@@ -353,6 +410,12 @@ fn parse(text: &str, pattern: &str) -> Result<i64> {
         None => Moment::days_of(year, month, day),
     };
     Ok(days * DAY_MICROS + ((hour * 60 + minute) * 60 + second) * 1_000_000 + micros)
+}
+
+/// Whether a token of a pattern to write by stands for a number.
+fn is_number(token: &str) -> bool {
+    let word = ["Y,YYY", "MONTH", "MON", "DAY", "DY", "RM", "AM", "PM", "A.M.", "P.M.", "AD", "BC"];
+    !word.contains(&token) && !["A.D.", "B.C.", "TZ", "OF"].contains(&token)
 }
 
 fn token_starts_with_digits(pattern: &str) -> bool {
@@ -447,7 +510,7 @@ mod tests {
             ("\"YYYY\" YY Y,YYY", "YYYY 24 2,024"),
             ("IYYY-IW-ID J", "2024-06-5 2460350"),
         ] {
-            assert_eq!(format(&at, None, pattern), expected, "{pattern}");
+            assert_eq!(format(&at, None, &items(pattern)), expected, "{pattern}");
         }
     }
 
