@@ -1,15 +1,25 @@
-//! Window functions that look at a bounded number of rows before and after a row.
+//! Window functions that look at a bounded number of rows before and after a row, or at all rows up to it.
 //!
 //! The rows of each partition are listed in their order. A change touches the rows that can see it, and these are
 //! computed anew from the rows that they see: once as it was, once as it is. What a partition showed is not kept.
+//! A change is found in the list by a search, and no more of the list is looked at than can see it.
+//!
+//! Functions of all rows up to the current one are computed from the last fence before the first change on: at every
+//! so many rows of a list the results are kept, and what follows goes on from them. Fences are not saved: a list
+//! without is computed from its beginning, which sets them.
 //!
 //! Where a function fails, its whole partition leaves the answer for one error, until it no longer does.
 
+mod running;
+mod search;
+
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::window::WindowExpr;
@@ -21,14 +31,14 @@ use crate::engine::Delta;
 use crate::engine::delta::{batch, nullable, take_rows};
 use crate::engine::expr;
 use crate::engine::keys::KeySpec;
-use crate::engine::plan::spec::{Expr, WindowSpec};
+use crate::engine::plan::spec::{Expr, Running, WindowSpec};
 use crate::engine::runtime::operator::{Operator, Output, RowError};
 use crate::engine::state::saved::misfit;
 use crate::engine::state::{Arrangement, NONE, Restored, Saved, Table};
 use crate::error::{Error, Result};
 
-/// Longer lists than two of these are searched by fences this far apart.
-const SEGMENT: usize = 32;
+/// Rows between the places where results of running functions are kept. Tests are to see some.
+const FENCE: usize = if cfg!(debug_assertions) { 16 } else { 1024 };
 
 /// Window functions of bounded reach.
 pub struct Window {
@@ -37,6 +47,8 @@ pub struct Window {
     fallible: Vec<Expr>,
     order: Order,
     functions: Vec<Arc<dyn WindowExpr>>,
+    // By function.
+    running: Vec<Option<Running>>,
     before: usize,
     after: usize,
     input: SchemaRef,
@@ -59,7 +71,12 @@ struct List {
     size: i64,
     /// Why it is not in the answer.
     error: Option<Error>,
+    /// The results of the running functions at every `FENCE`th row, as far as they are known.
+    fences: Vec<Fence>,
 }
+
+/// By running function, its result.
+type Fence = Vec<ScalarValue>;
 
 /// A partition that a tick changes.
 struct Touched {
@@ -68,8 +85,16 @@ struct Touched {
     changed: HashMap<u32, i64>,
 }
 
-/// The rows of a partition that were or are there, in their order.
+/// A part of a list, with the rows that have come to it.
+struct Part {
+    list: Range<usize>,
+    ids: Vec<u32>,
+}
+
+/// The rows of a part of a partition that were or are there, in their order.
 struct Merged {
+    /// Which part of the list.
+    list: Range<usize>,
     ids: Vec<u32>,
     /// How often each was there, and is.
     weights: Vec<(i64, i64)>,
@@ -77,6 +102,8 @@ struct Merged {
     seeing: Vec<bool>,
     /// Which are seen by those.
     seen: Vec<bool>,
+    /// What running functions go on from.
+    fence: Option<Fence>,
 }
 
 /// Which of the two states of a tick.
@@ -100,6 +127,7 @@ impl Window {
             order: Order::new(&spec.order, &input)?,
             fallible: spec.order.iter().map(|(e, _)| e).filter(|e| !e.is::<Column>()).cloned().collect(),
             functions: functions.collect::<Result<_>>()?,
+            running: spec.running.clone(),
             before: spec.before,
             after: spec.after,
             schema: nullable(&spec.schema),
@@ -113,108 +141,54 @@ impl Window {
         })
     }
 
-    /// The rows of the touched partitions that were or are there, sorted.
-    fn merge(&self, touched: &[Touched]) -> Result<Vec<Vec<u32>>> {
-        let come: Vec<Vec<u32>> = touched
-            .iter()
-            .map(|t| {
-                let new = t.changed.iter().filter(|(id, before)| **before <= 0 && self.rows.weight(**id) > 0);
-                let mut new: Vec<u32> = new.map(|(id, _)| *id).collect();
-                new.sort_unstable();
-                new
-            })
-            .collect();
-        // Which segment of its list each new row belongs to: found among the first rows of the segments.
-        let (mut groups, mut ids) = (Vec::new(), Vec::new());
-        for (group, (t, come)) in (0u32..).zip(touched.iter().zip(&come)) {
-            let list = &self.lists[t.partition as usize].ids;
-            if list.len() > 2 * SEGMENT && !come.is_empty() {
-                ids.extend(list.iter().step_by(SEGMENT).chain(come));
-                groups.resize(ids.len(), group);
-            }
-        }
-        let sorted = self.order.sort(&self.rows, &groups, &ids)?;
-        let mut segments: Vec<Vec<(usize, u32)>> = vec![Vec::new(); touched.len()];
-        let mut at = (NONE, 0usize);
-        for position in sorted {
-            let (group, id) = (groups[position as usize], ids[position as usize]);
-            if at.0 != group {
-                at = (group, 0);
-            }
-            if come[group as usize].binary_search(&id).is_ok() {
-                segments[group as usize].push((at.1.saturating_sub(1), id));
-            } else {
-                at.1 += 1;
-            }
-        }
-        // Then its place among the segment's rows.
-        let (mut groups, mut ids) = (Vec::new(), Vec::new());
-        let mut group = 0u32;
-        for (i, t) in touched.iter().enumerate() {
-            let list = &self.lists[t.partition as usize].ids;
-            if come[i].is_empty() {
-                continue;
-            }
-            if list.len() <= 2 * SEGMENT {
-                ids.extend(list.iter().chain(&come[i]));
-                groups.resize(ids.len(), group);
-                group += 1;
-                continue;
-            }
-            for of_segment in segments[i].chunk_by(|a, b| a.0 == b.0) {
-                ids.extend(segment(list, of_segment[0].0).iter().chain(of_segment.iter().map(|(_, id)| id)));
-                groups.resize(ids.len(), group);
-                group += 1;
-            }
-        }
-        let sorted = self.order.sort(&self.rows, &groups, &ids)?;
-        let mut sorted = sorted.into_iter().map(|at| ids[at as usize]);
-        let mut merged = Vec::with_capacity(touched.len());
-        for (i, t) in touched.iter().enumerate() {
-            let list = &self.lists[t.partition as usize].ids;
-            let mut all = Vec::with_capacity(list.len() + come[i].len());
-            if come[i].is_empty() {
-                all.extend(list);
-            } else if list.len() <= 2 * SEGMENT {
-                all.extend(sorted.by_ref().take(list.len() + come[i].len()));
-            } else {
-                let mut next = 0;
-                for of_segment in segments[i].chunk_by(|a, b| a.0 == b.0) {
-                    let number = of_segment[0].0;
-                    all.extend(&list[next * SEGMENT..number * SEGMENT]);
-                    let rows = segment(list, number).len() + of_segment.len();
-                    all.extend(sorted.by_ref().take(rows));
-                    next = number + 1;
-                }
-                all.extend(&list[(next * SEGMENT).min(list.len())..]);
-            }
-            merged.push(all);
-        }
-        Ok(merged)
+    /// Whether any function is of all rows up to the current one.
+    fn runs(&self) -> bool {
+        self.running.iter().any(Option::is_some)
     }
 
-    /// Which rows of a partition see a change, and which they see. `all`: every row is to be computed.
-    fn look(&self, touched: &Touched, ids: Vec<u32>, all: bool) -> Merged {
-        let weights: Vec<(i64, i64)> = ids
-            .iter()
-            .map(|id| {
-                let now = self.rows.weight(*id);
-                (touched.changed.get(id).copied().unwrap_or(now).max(0), now.max(0))
-            })
-            .collect();
-        let changes: Vec<bool> = ids.iter().map(|id| all || touched.changed.contains_key(id)).collect();
+    /// Which rows of a part see a change, and which they see.
+    fn look(&self, touched: &Touched, part: Part) -> Merged {
+        let (weights, changes) = self.changes(touched, &part.ids);
         // Who sees a change lies before it as far as rows look ahead, or after it as far as they look back.
-        let seeing = spread(&weights, &changes, self.after, self.before);
-        let seen = spread(&weights, &seeing, self.before, self.after);
-        Merged { ids, weights, seeing, seen }
+        let mut seeing = spread(&weights, &changes, self.after, self.before);
+        if !self.runs() {
+            let seen = spread(&weights, &seeing, self.before, self.after);
+            return Merged { list: part.list, ids: part.ids, weights, seeing, seen, fence: None };
+        }
+        if let Some(first) = changes.iter().position(|changed| *changed) {
+            seeing[first..].fill(true);
+        }
+        let fences = &self.lists[touched.partition as usize].fences;
+        let fence = (part.list.start / FENCE).checked_sub(1).and_then(|at| fences.get(at).cloned());
+        let seen = vec![true; part.ids.len()];
+        Merged { list: part.list, ids: part.ids, weights, seeing, seen, fence }
     }
 
-    /// The results of the rows that see a change, in one of the two states; by partition, where they fail.
+    /// All rows of a partition, each to be computed; `ids` are those of a part of its list.
+    fn whole(&self, touched: &Touched, part: Range<usize>, ids: &[u32]) -> Merged {
+        let list = &self.lists[touched.partition as usize].ids;
+        let ids = [&list[..part.start], ids, &list[part.end..]].concat();
+        let (weights, _) = self.changes(touched, &ids);
+        let (seeing, seen) = (vec![true; ids.len()], vec![true; ids.len()]);
+        Merged { list: 0..list.len(), ids, weights, seeing, seen, fence: None }
+    }
+
+    /// How often each row was there and is, and whether the tick changes that.
+    fn changes(&self, touched: &Touched, ids: &[u32]) -> (Vec<(i64, i64)>, Vec<bool>) {
+        let of = |id: &u32| {
+            let (now, before) = (self.rows.weight(*id), touched.changed.get(id));
+            ((before.copied().unwrap_or(now).max(0), now.max(0)), before.is_some())
+        };
+        ids.iter().map(of).unzip()
+    }
+
+    /// The results of the rows that see a change, in one of the two states; by partition, where they fail, or the
+    /// fences that follow.
     fn results(
         &self,
         parts: &[&Merged],
         state: State,
-        failed: &mut dyn FnMut(usize, Error),
+        told: &mut dyn FnMut(usize, std::result::Result<Vec<Fence>, Error>),
     ) -> Result<Option<RecordBatch>> {
         let (mut ids, mut wanted) = (Vec::new(), Vec::new());
         let mut ends = Vec::with_capacity(parts.len());
@@ -242,6 +216,10 @@ impl Window {
                 let results = self.functions.iter().map(|f| f.evaluate(&slice));
                 match results.collect::<datafusion::error::Result<Vec<ArrayRef>>>() {
                     Ok(results) => {
+                        let results = self.go_on(parts[part], results)?;
+                        if state == State::After {
+                            told(part, Ok(self.fences(parts[part], &results)?));
+                        }
                         let wanted = (0u32..).zip(&wanted[start..end]).filter(|(_, wanted)| **wanted);
                         for (at, _) in wanted {
                             kept.push(start as u32 + at);
@@ -250,7 +228,7 @@ impl Window {
                         columns.iter_mut().zip(results).for_each(|(all, result)| all.push(result));
                         computed += (end - start) as u32;
                     }
-                    Err(error) => failed(part, error.into()),
+                    Err(error) => told(part, Err(error.into())),
                 }
             }
             start = end;
@@ -267,11 +245,6 @@ impl Window {
         }
         Ok(Some(batch(&self.schema, out, kept.len())?))
     }
-}
-
-/// The rows of a list between two fences.
-fn segment(list: &[u32], number: usize) -> &[u32] {
-    &list[number * SEGMENT..((number + 1) * SEGMENT).min(list.len())]
 }
 
 /// Which positions are at most `back` rows before one of `origins`, or `ahead` rows after one, counting either the rows
@@ -328,19 +301,26 @@ impl Operator for Window {
 
     fn finish(&mut self, out: &mut Output) -> Result<()> {
         let touched = std::mem::take(&mut self.touched);
-        let merged = self.merge(&touched)?;
+        let parts = self.parts(&touched)?;
         let mut parts: Vec<Merged> = touched
             .iter()
-            .zip(merged)
-            .map(|(t, ids)| self.look(t, ids, self.lists[t.partition as usize].error.is_some()))
+            .zip(parts)
+            .map(|(t, part)| match self.lists[t.partition as usize].error {
+                Some(_) => self.whole(t, part.list, &part.ids),
+                None => self.look(t, part),
+            })
             .collect();
         let mut errors: Vec<Option<Error>> = vec![None; parts.len()];
+        let mut fences: Vec<Vec<Fence>> = vec![Vec::new(); parts.len()];
         let all: Vec<&Merged> = parts.iter().collect();
-        let come = self.results(&all, State::After, &mut |part, error| errors[part] = Some(error))?;
+        let come = self.results(&all, State::After, &mut |part, told| match told {
+            Ok(told) => fences[part] = told,
+            Err(error) => errors[part] = Some(error),
+        })?;
         // A partition that fails from now on goes with all its rows; one that has failed has none.
         for ((part, t), error) in parts.iter_mut().zip(&touched).zip(&errors) {
             if error.is_some() && self.lists[t.partition as usize].error.is_none() {
-                *part = self.look(t, std::mem::take(&mut part.ids), true);
+                *part = self.whole(t, part.list.clone(), &part.ids);
             }
         }
         let shown: Vec<&Merged> = parts
@@ -350,16 +330,19 @@ impl Operator for Window {
             .map(|(part, _)| part)
             .collect();
         let mut broken = None;
-        let gone = self.results(&shown, State::Before, &mut |_, error| broken = Some(error))?;
+        let gone =
+            self.results(&shown, State::Before, &mut |_, told| broken = told.err().or(broken.take()))?;
         if let Some(error) = broken {
             return Err(Error::internal(format!(
                 "a window that could be computed cannot be any more: {error}"
             )));
         }
-        for ((part, t), error) in parts.into_iter().zip(&touched).zip(errors) {
+        for (((part, t), error), fences) in parts.into_iter().zip(&touched).zip(errors).zip(fences) {
             let list = &mut self.lists[t.partition as usize];
             let there = part.ids.into_iter().zip(part.weights).filter(|(_, (_, after))| *after > 0);
-            list.ids = there.map(|(id, _)| id).collect();
+            list.fences.truncate(part.list.start / FENCE);
+            list.fences.extend(fences);
+            drop(list.ids.splice(part.list, there.map(|(id, _)| id)));
             let before = std::mem::replace(&mut list.error, error.clone());
             out.errors.extend(before.map(|error| RowError { error, weight: -1 }));
             out.errors.extend(error.map(|error| RowError { error, weight: 1 }));
@@ -399,7 +382,7 @@ impl Operator for Window {
         let lists = state.lists(slots, self.rows.ids())?;
         let sizes: Vec<i64> = state.numbers_of(slots)?;
         self.lists =
-            lists.into_iter().zip(sizes).map(|(ids, size)| List { ids, size, error: None }).collect();
+            lists.into_iter().zip(sizes).map(|(ids, size)| List { ids, size, ..List::default() }).collect();
         for (at, error) in state.errors()? {
             self.lists.get_mut(at as usize).ok_or_else(misfit)?.error = Some(error);
         }
@@ -409,7 +392,9 @@ impl Operator for Window {
 
     fn state_bytes(&self) -> usize {
         let by_partition = self.lists.capacity() * (size_of::<List>() + size_of::<u32>());
-        self.rows.bytes() + self.partitions.bytes() + by_partition + self.rows.live_rows() * size_of::<u32>()
+        let by_row = self.rows.live_rows() * size_of::<u32>();
+        let fences = self.rows.live_rows() / FENCE * self.running.len() * size_of::<ScalarValue>();
+        self.rows.bytes() + self.partitions.bytes() + by_partition + by_row + fences
     }
 
     fn state_rows(&self) -> usize {
@@ -423,13 +408,16 @@ mod tests {
 
     use arrow::compute::SortOptions;
     use arrow::datatypes::{DataType, Field, Schema};
-    use datafusion::common::{DFSchema, ScalarValue};
+    use datafusion::common::DFSchema;
     use datafusion::functions_aggregate::count::count_udaf;
     use datafusion::functions_window::lead_lag::lag_udwf;
+    use datafusion::functions_window::row_number::row_number_udwf;
     use datafusion::logical_expr::expr::WindowFunction;
     use datafusion::logical_expr::{
         Expr as LogicalExpr, WindowFrame, WindowFrameBound, WindowFrameUnits, col, lit,
     };
+
+    use arrow::array::{Float64Array, Int64Array, StringViewArray};
 
     use super::*;
     use crate::engine::keys::weak;
@@ -447,26 +435,46 @@ mod tests {
         vec![count.into(), lag.into()]
     }
 
-    fn check(seed: u64) {
-        let partition: Vec<usize> = [vec![], vec![0], vec![1, 2]][seed as usize % 3].clone();
-        let order: Vec<(usize, bool)> =
-            [vec![], vec![(1, false)], vec![(0, true), (2, false)]][(seed / 3) as usize % 3].clone();
+    /// The functions by `partition` and `order`; `running`: `row_number()` and `count(a)` over all rows so far, too.
+    fn spec(partition: &[usize], order: &[(usize, bool)], running: bool) -> WindowSpec {
         let input = sample_schema();
         let mut columns = input.fields().to_vec();
         columns.push(Arc::new(Field::new("count", DataType::Int64, true)));
         columns.push(Arc::new(Field::new("lag", DataType::Int64, true)));
         let column = |c: usize| Arc::new(Column::new(["a", "f", "s"][c], c)) as Expr;
         let options = |descending| SortOptions { descending, nulls_first: true };
-        let spec = WindowSpec {
+        let (mut functions, mut runs) = (functions(), vec![None, None]);
+        if running {
+            let mut count = WindowFunction::new(count_udaf(), vec![col("a")]);
+            count.params.window_frame = WindowFrame::new_bounds(
+                WindowFrameUnits::Rows,
+                WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
+                WindowFrameBound::CurrentRow,
+            );
+            functions.extend([WindowFunction::new(row_number_udwf(), vec![]).into(), count.into()]);
+            runs.extend([Some(Running::Sum), Some(Running::Sum)]);
+            columns.push(Arc::new(Field::new("number", DataType::UInt64, true)));
+            columns.push(Arc::new(Field::new("running", DataType::Int64, true)));
+        }
+        WindowSpec {
             partition: partition.iter().map(|c| column(*c)).collect(),
             order: order.iter().map(|(c, descending)| (column(*c), options(*descending))).collect(),
-            functions: functions(),
+            functions,
+            running: runs,
             plan_input: Arc::new(DFSchema::try_from(input.as_ref().clone()).unwrap()),
             before: 2,
             after: 1,
             input,
             schema: Arc::new(Schema::new(columns)),
-        };
+        }
+    }
+
+    fn check(seed: u64) {
+        let partition: Vec<usize> = [vec![], vec![0], vec![1, 2]][seed as usize % 3].clone();
+        let order: Vec<(usize, bool)> =
+            [vec![], vec![(1, false)], vec![(0, true), (2, false)]][(seed / 3) as usize % 3].clone();
+        let running = seed.is_multiple_of(2);
+        let spec = spec(&partition, &order, running);
         let naive = |inputs: &[Multiset]| {
             let mut parts: BTreeMap<Vec<String>, Vec<Vec<String>>> = BTreeMap::new();
             for (row, weight) in &inputs[0] {
@@ -492,18 +500,63 @@ mod tests {
                     let mut row = row.clone();
                     row.push(frame.iter().filter(|r| r[2] != "∅").count().to_string());
                     row.push(i.checked_sub(2).map_or("∅".to_string(), |at| part[at][0].clone()));
+                    if running {
+                        row.push((i + 1).to_string());
+                        row.push(part[..=i].iter().filter(|r| r[0] != "∅").count().to_string());
+                    }
                     *rows.entry(row).or_default() += 1;
                 }
             }
             (rows, 0)
         };
-        check_operator(seed, 1, 30, || Box::new(Window::new(&spec).unwrap()), naive);
+        check_operator(
+            seed,
+            1,
+            if running { 90 } else { 30 },
+            || Box::new(Window::new(&spec).unwrap()),
+            naive,
+        );
     }
 
     #[test]
     fn it_computes_what_a_change_can_be_seen_from() {
         (0..45).for_each(check);
         weak::with(|| (45..54).for_each(check));
+    }
+
+    /// One row at the end of a long partition, or in the middle of it, is found without looking at the others.
+    #[test]
+    fn a_change_costs_what_can_see_it() {
+        let rows = |from: i64, n: i64| {
+            let a = Int64Array::from_iter_values((from..from + n).map(|n| n * 2));
+            let (f, s) =
+                (Float64Array::from(vec![0.0; n as usize]), StringViewArray::from(vec!["x"; n as usize]));
+            Delta::insert(
+                batch(&sample_schema(), vec![Arc::new(a), Arc::new(f), Arc::new(s)], n as usize).unwrap(),
+            )
+        };
+        const ROWS: i64 = 20_000;
+        for running in [false, true] {
+            let mut window = Window::new(&spec(&[2], &[(0, false)], running)).unwrap();
+            let tick = |window: &mut Window, delta: Delta| {
+                let mut out = Output::default();
+                window.push(0, delta, &mut out).unwrap();
+                let parts = window.parts(&window.touched).unwrap();
+                window.finish(&mut out).unwrap();
+                window.commit().unwrap();
+                (parts[0].ids.len(), out.deltas.iter().map(Delta::num_rows).sum::<usize>())
+            };
+            tick(&mut window, rows(0, ROWS));
+            assert_eq!(window.lists[0].ids.len(), ROWS as usize);
+            let (looked, came) = tick(&mut window, rows(ROWS, 1));
+            assert!(looked <= 2 * FENCE && came <= 4, "at the end: {looked} rows looked at, {came} out");
+            let (looked, came) = tick(&mut window, rows(ROWS - 100, 1).negate());
+            assert!(looked <= 100 + 2 * FENCE && came <= 210, "near the end: {looked} rows, {came} out");
+            if !running {
+                let (looked, _) = tick(&mut window, rows(ROWS / 2, 1).negate());
+                assert!(looked <= 8, "in the middle: {looked} rows looked at");
+            }
+        }
     }
 
     #[test]

@@ -268,7 +268,10 @@ fn describe_window(window: &WindowSpec) -> (String, Option<String>) {
     } else {
         format!(" of each {}", list(&window.partition))
     };
-    let reach = format!("{} rows before and {} after what changes", window.after, window.before);
+    let reach = match window.running.iter().all(Option::is_none) {
+        true => format!("{} rows before and {} after what changes", window.after, window.before),
+        false => "from what changes on".to_string(),
+    };
     (format!("windows {names}{by}, {reach}"), Some("keeps its input: grows with the rows".to_string()))
 }
 

@@ -1,8 +1,9 @@
-//! How many rows around a row decide about its window functions: with a bound, a change touches few others.
+//! How many rows around a row decide about its window functions: with a bound, a change touches few others. One that adds
+//! up from the first row goes on from a row before the change.
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
 use datafusion::logical_expr::{
@@ -10,7 +11,7 @@ use datafusion::logical_expr::{
 };
 
 use super::lower::{Lowering, unaliased};
-use super::spec::{NodeSpec, WindowSpec};
+use super::spec::{NodeSpec, Running, WindowSpec};
 use crate::error::Result;
 
 /// Beyond this many rows, changes of a partition that is computed as a whole are not dearer.
@@ -20,10 +21,16 @@ const ROWS_MAX: usize = 10_000;
 /// when they differ in partition or order.
 pub(super) fn bounded(lowering: &mut Lowering, window: &Window, input: usize) -> Result<Option<usize>> {
     let (mut before, mut after) = (0, 0);
+    let mut running = Vec::with_capacity(window.window_expr.len());
     let mut common: Option<&WindowFunction> = None;
     for expr in &window.window_expr {
         let LogicalExpr::WindowFunction(function) = unaliased(expr) else { return Ok(None) };
-        let Some((back, ahead)) = reach(function, window.input.schema()) else { return Ok(None) };
+        running.push(goes_on(function, expr, window.input.schema()));
+        let around = match running.last() {
+            Some(Some(_)) => Some((0, 0)),
+            _ => reach(function, window.input.schema()),
+        };
+        let Some((back, ahead)) = around else { return Ok(None) };
         (before, after) = (before.max(back), after.max(ahead));
         let params = &common.get_or_insert(function).params;
         if params.partition_by != function.params.partition_by || params.order_by != function.params.order_by
@@ -39,12 +46,39 @@ pub(super) fn bounded(lowering: &mut Lowering, window: &Window, input: usize) ->
         order: lowering.order(&function.params.order_by, plan_input)?,
         functions: window.window_expr.clone(),
         plan_input: Arc::clone(plan_input),
+        running,
         before,
         after,
         input: Arc::clone(lowering.schema(input)),
         schema: Arc::clone(&schema),
     };
     Ok(Some(lowering.add(NodeSpec::Window(spec), vec![input], schema)))
+}
+
+/// How the function goes on from a row before, if it is of all rows up to the current one.
+fn goes_on(function: &WindowFunction, expr: &LogicalExpr, schema: &DFSchema) -> Option<Running> {
+    use DataType::{Date32, Decimal128, Int64, Timestamp, UInt64, Utf8View};
+    let (params, name) = (&function.params, function.fun.name());
+    if matches!(&function.fun, WindowFunctionDefinition::WindowUDF(_)) {
+        return (name == "row_number").then_some(Running::Sum);
+    }
+    let frame = &params.window_frame;
+    let from_first = matches!(&frame.start_bound, WindowFrameBound::Preceding(n) if n.is_null());
+    let up_to_here = frame.units == WindowFrameUnits::Rows && frame.end_bound == WindowFrameBound::CurrentRow;
+    if !from_first || !up_to_here || params.distinct {
+        return None;
+    }
+    let result = expr.get_type(schema).ok()?;
+    match (name, result) {
+        ("count", Int64) => Some(Running::Sum),
+        // Sums of floats depend on where they were begun.
+        ("sum", Int64 | UInt64 | Decimal128(..)) => Some(Running::Sum),
+        ("min", t) if t.is_integer() => Some(Running::Min),
+        ("max", t) if t.is_integer() => Some(Running::Max),
+        ("min", Decimal128(..) | Date32 | Timestamp(..) | Utf8View) => Some(Running::Min),
+        ("max", Decimal128(..) | Date32 | Timestamp(..) | Utf8View) => Some(Running::Max),
+        _ => None,
+    }
 }
 
 /// Rows before and after a row that decide about the function's result there.

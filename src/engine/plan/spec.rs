@@ -212,7 +212,19 @@ pub struct TopKSpec {
     pub schema: SchemaRef,
 }
 
-/// Window functions of one partition and order, each of which looks at few rows before and after a row.
+/// A window function over all rows up to the current one, whose result goes on from that of any row before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// Counts, sums, numbers of rows: what comes is added.
+    Sum,
+    /// The least so far.
+    Min,
+    /// The greatest so far.
+    Max,
+}
+
+/// Window functions of one partition and order, each of which looks at few rows before and after a row, or goes on from
+/// a row before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WindowSpec {
     /// Partition; empty: one for all rows.
@@ -223,7 +235,9 @@ pub struct WindowSpec {
     pub functions: Vec<LogicalExpr>,
     /// The input's columns as the plan calls them.
     pub plan_input: DFSchemaRef,
-    /// Rows before a row that decide about its results, at most.
+    /// By function, whether it goes on from a row before.
+    pub running: Vec<Option<Running>>,
+    /// Rows before a row that decide about the other functions' results, at most.
     pub before: usize,
     /// Rows after it that do, at most.
     pub after: usize,
