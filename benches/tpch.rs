@@ -107,7 +107,8 @@ fn run(
         Entry::new(r.id.into(), r.name.as_str(), "bench", Object::Table(Table { columns, ..Table::default() }))
     });
     let catalog = Catalog::from_entries(entries, 100)?;
-    let planner = Planner::new(&catalog, &SessionInfo::default(), None);
+    let session = SessionInfo::default();
+    let planner = Planner::new(&catalog, &session, None);
     let query = parse_query(sql)?;
     let plan = planner.plan_materialized_view(&query, &[], sql)?.plan;
     let read = plan::collections(&plan);
