@@ -198,6 +198,36 @@ fn a_view_is_replaced_under_a_sink_that_gets_what_differs() {
 }
 
 #[test]
+fn what_a_sink_would_do_is_explained_before_it_exists() {
+    let db = Db::new();
+    let mut s = db.session();
+    s.run("CREATE TABLE t (id int PRIMARY KEY, k text, i interval)");
+    s.run("INSERT INTO t SELECT x, 'some text ' || x, '1 hour' FROM generate_series(1, 3000) AS g(x)");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let lines = s.rows(
+        "EXPLAIN CREATE SINK s FROM t INTO FILES (url = 'file:///nowhere', table = 'x', file_size = 4096) KEY (id) WITH (commit_interval = '10 s')",
+    );
+    assert_eq!(lines[0], "Sink from t into FILES: /nowhere/x");
+    assert!(lines[1].contains("by (id)"), "{lines:?}");
+    let files =
+        lines[2].strip_prefix("  first commit: 3000 rows, about ").and_then(|l| l.split(" in ").nth(1));
+    let files: u64 = files.and_then(|f| f.split(' ').next()?.parse().ok()).expect("a number of files");
+    assert!((2..50).contains(&files), "{lines:?}");
+    assert!(lines[3].contains("every 10s"), "{lines:?}");
+    assert!(lines[5].contains("at most 360 commits"), "{lines:?}");
+    let webhook = s
+        .rows("EXPLAIN CREATE SINK s FROM t INTO WEBHOOK (url = 'http://nowhere', body.rows = 100) KEY (id)");
+    assert!(webhook[2].ends_with("in 30 files"), "{webhook:?}");
+    assert_eq!(
+        s.error("EXPLAIN CREATE SINK s FROM t INTO FILES (url = 'file:///nowhere', table = 'x') KEY (no)")
+            .sqlstate
+            .0,
+        "42703"
+    );
+    assert_eq!(s.rows("SELECT count(*) FROM tidemill.sinks"), rows(&["0"]));
+}
+
+#[test]
 fn what_a_sink_cannot_be_is_refused_before_it_exists() {
     let db = Db::new();
     let mut s = db.session();

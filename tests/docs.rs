@@ -11,6 +11,7 @@ use common::mosquitto::Mosquitto;
 use common::pgclient::{PgClient, Protocol};
 use common::postgres::Postgres;
 use common::receiver::Receiver;
+use common::redshift::Redshift;
 use common::registry::Registry;
 use common::server::Server;
 use tidemill::connectors::schema_registry::client::SchemaKind;
@@ -159,6 +160,20 @@ fn mysql() {
     let port = format!("port = {}", server.port);
     run("docs/connectors/mysql.md", |sql| {
         sql.replace("db.example.com", "127.0.0.1").replace("port = 3306", &port)
+    });
+}
+
+#[test]
+fn redshift() {
+    let redshift = Redshift::start();
+    let port = format!("port = {}", redshift.port);
+    let stage = format!("stage.endpoint = '{}', stage.region", redshift.s3.url);
+    run("docs/connectors/redshift.md", |sql| {
+        sql.replace("cluster.example.com", "127.0.0.1")
+            .replace("port = 5439", &port)
+            .replace("user = 'loader'", "user = 'postgres'")
+            .replace("database = 'dev', sslmode = 'verify-full'", "database = 'postgres'")
+            .replace("stage.region", &stage)
     });
 }
 

@@ -271,3 +271,48 @@ fn verify_finds_planted_differences_while_rows_change_and_repair_mends_them() {
     let error = tidemill.try_sql("VERIFY SINK kept_pg").expect_err("it is paused").to_string();
     assert!(error.contains("55000") && error.contains("paused"), "{error}");
 }
+
+#[test]
+fn tls_is_as_strict_as_sslmode_says() {
+    let postgres = Postgres::start();
+    let authority = postgres.require_tls();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let tidemill = Tidemill::start(&directory.path().join("data"));
+    let try_to = |name: &str, host: &str, options: &str| {
+        tidemill.try_sql(&format!(
+            "CREATE CONNECTION {name} TO POSTGRES (host = '{host}', port = {}, user = 'postgres', database = 'postgres'{options})",
+            postgres.port
+        ))
+    };
+    let root = format!(", sslrootcert = '{}'", authority.display());
+    let refused = |host: &str, options: &str, part: &str| {
+        let error = try_to("no", host, options).expect_err("refused").to_string();
+        assert!(error.contains("08006") && error.contains(part), "{options}: {error}");
+    };
+    refused("127.0.0.1", ", sslmode = 'disable'", "no encryption");
+    refused("127.0.0.1", ", sslmode = 'verify-ca'", "UnknownIssuer");
+    refused("127.0.0.1", ", sslmode = 'verify-full'", "UnknownIssuer");
+    refused("localhost", &format!(", sslmode = 'verify-full'{root}"), "not valid for name");
+    for (name, host, options) in [
+        ("a", "127.0.0.1", String::new()),
+        ("b", "127.0.0.1", ", sslmode = 'require'".to_string()),
+        ("c", "localhost", format!(", sslmode = 'verify-ca'{root}")),
+        ("d", "localhost", format!(", sslmode = 'require'{root}")),
+        ("pg", "127.0.0.1", format!(", sslmode = 'verify-full'{root}")),
+    ] {
+        try_to(name, host, &options).unwrap_or_else(|e| panic!("{options}: {e}"));
+    }
+    let error = try_to("no", "127.0.0.1", ", sslrootcert = '/nowhere'").expect_err("no file").to_string();
+    assert!(error.contains("22023") && error.contains("/nowhere"), "{error}");
+    tidemill.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)");
+    tidemill.sql(
+        "CREATE SINK s FROM t INTO POSTGRES CONNECTION pg (table = 't', commit_interval = '20 ms') KEY (id)",
+    );
+    tidemill.sql("WAIT FOR SINK s CURRENT TIMEOUT '30 s'; VERIFY SINK s");
+    let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name LIKE 'tidemill sink%'";
+    assert_eq!(postgres.psql("postgres", encrypted), "t");
+    // What would go without it is refused.
+    let error = tidemill.try_sql("CREATE SOURCE src FROM POSTGRES CONNECTION pg (publication = 'p')");
+    let error = error.expect_err("replication has no TLS").to_string();
+    assert!(error.contains("0A000") && error.contains("sslmode"), "{error}");
+}

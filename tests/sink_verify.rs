@@ -142,6 +142,45 @@ fn documents_floats_and_equal_rows_are_compared_too() {
 }
 
 #[test]
+fn files_go_through_an_external_stage_and_leave_nothing_there() {
+    let snowflake = Fakesnow::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let tidemill = Tidemill::start(&directory.path().join("data"));
+    let place = directory.path().join("stage");
+    std::fs::create_dir(&place).expect("a directory");
+    let url = format!("file://{}/", place.display());
+    snowflake.query(&format!("CREATE STAGE LOADS URL='{url}'"));
+    tidemill.sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    tidemill.sql(&connection(&snowflake));
+    let create = |options: &str| {
+        format!(
+            "CREATE SINK s FROM t INTO SNOWFLAKE CONNECTION sf (table = 'T', {options}) KEY (id) WITH (commit_interval = '50 ms')"
+        )
+    };
+    let error = tidemill.try_sql(&create("stage = 'LOADS'")).expect_err("half of it").to_string();
+    assert!(error.contains("22023") && error.contains("go together"), "{error}");
+    tidemill.sql(&create(&format!("stage = 'LOADS', stage.url = '{url}'")));
+    for change in ["DELETE FROM t WHERE id = 1", "INSERT INTO t VALUES (3, 'c')", "UPDATE t SET v = 'z'"] {
+        tidemill.sql("WAIT FOR SINK s CURRENT TIMEOUT '60 s'; VERIFY SINK s");
+        tidemill.sql(change);
+    }
+    tidemill.sql("WAIT FOR SINK s CURRENT TIMEOUT '60 s'; VERIFY SINK s");
+    snowflake.query("DELETE FROM \"T\" WHERE \"ID\" = 2");
+    tidemill.sql("VERIFY SINK s REPAIR; VERIFY SINK s");
+    let stages = snowflake.query("SHOW STAGES");
+    assert_eq!((stages.len(), stages.get(0, "name")), (1, Some("LOADS")), "the sink has made none");
+    tidemill.sql("DROP SINK s");
+    let mut left = vec![place];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            assert!(path.is_dir(), "{} stays", path.display());
+            left.push(path);
+        }
+    }
+}
+
+#[test]
 fn files_are_verified_and_mended() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let tidemill = Tidemill::start(&directory.path().join("data"));

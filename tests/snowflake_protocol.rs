@@ -68,7 +68,9 @@ fn an_answer_that_breaks_off_before_or_after_a_statement_ran_loses_and_doubles_n
         "MERGE INTO \"T\"",
         "COMMIT",
     ] {
-        for fault in [Fault::LostBefore, Fault::LostAfter, Fault::Unavailable, Fault::SessionGone] {
+        for fault in
+            [Fault::LostBefore, Fault::LostAfter, Fault::Unavailable, Fault::TooMany, Fault::SessionGone]
+        {
             let server = MockSnowflake::start(Cloud::Azure);
             server.fault(statement, fault.clone());
             let status = sync(&server).unwrap_or_else(|e| panic!("{statement} {fault:?}: {e}")).get();
@@ -230,6 +232,43 @@ fn every_cloud_takes_the_files_and_gives_new_credentials_when_they_expire() {
             server.seen("PUT ")[0]
         );
     }
+}
+
+#[test]
+fn an_upload_that_fails_is_made_again_under_another_name() {
+    for cloud in [Cloud::Azure, Cloud::GcsToken, Cloud::GcsPresigned] {
+        let server = MockSnowflake::start(cloud);
+        for fault in [Fault::Unavailable, Fault::TooMany, Fault::LostBefore, Fault::LostAfter] {
+            server.fault("/bucket/", fault);
+        }
+        sync(&server).unwrap_or_else(|e| panic!("{cloud:?}: {e}"));
+        check(&server);
+        let attempts: Vec<String> = server.seen("PUT ").into_iter().take(5).map(|s| s.text).collect();
+        let mut apart = attempts.clone();
+        apart.sort();
+        apart.dedup();
+        assert_eq!(apart.len(), 5, "{attempts:?}");
+    }
+}
+
+#[test]
+fn credentials_that_expire_at_once_are_given_up_and_asked_for_again() {
+    let server = MockSnowflake::start(Cloud::Azure);
+    (0..4).for_each(|_| server.fault("/bucket/", Fault::CredentialsExpired));
+    sync(&server).unwrap();
+    check(&server);
+    // Three in the first attempt; a session of its own for the second.
+    assert_eq!(server.seen("/session/v1/login-request").len(), 2);
+}
+
+#[test]
+fn a_session_that_cannot_be_renewed_is_replaced() {
+    let server = MockSnowflake::start(Cloud::Azure);
+    server.fault("MERGE INTO \"T\"", Fault::TokenExpired);
+    server.fault("/session/token-request", Fault::Unavailable);
+    sync(&server).unwrap();
+    check(&server);
+    assert_eq!(server.seen("/session/v1/login-request").len(), 2);
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod lines;
 pub mod mqtt;
 pub mod mysql;
 pub mod postgres;
+pub mod redshift;
 pub mod registry;
 pub mod replicated;
 pub mod schema_registry;
@@ -279,6 +280,10 @@ pub trait Sink: Send {
     /// What at the destination belongs to this sink alone, spelled the same however a statement names it;
     /// `None`: others may write there too.
     fn target(&self) -> Option<String> {
+        None
+    }
+    /// In what rhythm and form it commits, where that can be told before it runs.
+    fn rhythm(&self) -> Option<warehouse::Rhythm> {
         None
     }
     /// Whether it compares its target when asked to.

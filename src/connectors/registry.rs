@@ -6,7 +6,7 @@ use super::envelope::{Declaration, Decoder};
 use super::generate::{datagen, nexmark_source};
 use super::{
     Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, http, kafka, lines, mqtt, mysql,
-    postgres, schema_registry, snowflake, webhook,
+    postgres, redshift, schema_registry, snowflake, webhook,
 };
 use crate::error::{Error, Result};
 
@@ -72,6 +72,12 @@ const KINDS: &[Kind] = &[
         name: "snowflake",
         validate: Some(snowflake::validate_connection),
         sink: Some(snowflake::sink),
+        ..NOTHING
+    },
+    Kind {
+        name: "redshift",
+        validate: Some(redshift::validate_connection),
+        sink: Some(redshift::sink),
         ..NOTHING
     },
     Kind {

@@ -71,6 +71,8 @@ pub struct Database {
     subscriptions: Arc<Subscriptions>,
     /// Held while rows are taken out of `tidemill.errors`.
     errors: Arc<Mutex<()>>,
+    /// When it was opened, for rates.
+    opened_at: std::time::Instant,
     /// Held for as long as the directory is open: a second server finds it locked.
     _lock: std::fs::File,
 }

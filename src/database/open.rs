@@ -28,7 +28,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::memory;
 use crate::sql::catalog::{Entry, Object};
 use crate::sql::{Catalog, ObjectId};
-use crate::world::Clock;
+use crate::world::{self, Clock};
 
 /// See [`Database::open`].
 pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
@@ -69,6 +69,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
         hydrating: Mutex::default(),
         subscriptions: Arc::default(),
         errors: Arc::default(),
+        opened_at: world::instant(),
         _lock: lock,
     });
     let mut stops = Vec::new();

@@ -272,7 +272,10 @@ impl Database {
 
     /// Sets a sink to work on what it follows; what stands in its way is shown as its status.
     pub(crate) fn start_sink(&self, entry: &Entry, followed: Arc<Followed>) {
-        let append_only = self.is_append_only(entry);
+        let append_only = match &entry.object {
+            Object::Sink(sink) => self.is_append_only(sink.from),
+            _ => false,
+        };
         let started =
             self.workers.start_sink(&self.engine, &self.store, &self.catalog(), entry, append_only, followed);
         if let Err(error) = started {
@@ -282,9 +285,8 @@ impl Database {
     }
 
     /// Whether what a sink follows is known never to retract: a source or table without key that only grows.
-    fn is_append_only(&self, sink: &Entry) -> bool {
-        let Object::Sink(sink) = &sink.object else { return false };
-        self.catalog().get(sink.from).is_some_and(|from| match &from.object {
+    pub(crate) fn is_append_only(&self, from: ObjectId) -> bool {
+        self.catalog().get(from).is_some_and(|from| match &from.object {
             Object::Source(source) => source.key.is_empty(),
             Object::Table(table) => table.append_only,
             _ => false,

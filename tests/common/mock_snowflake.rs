@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 pub enum Fault {
     /// Refused by whatever stands before the service; not run.
     Unavailable,
+    /// Refused because there are too many requests; not run.
+    TooMany,
     /// The connection breaks before the statement runs.
     LostBefore,
     /// The statement runs, then the connection breaks.
@@ -178,6 +180,11 @@ async fn handle(
     let fault = place.map(|i| model.faults.remove(i).1);
     match &fault {
         Some(Fault::Unavailable) => return status(StatusCode::SERVICE_UNAVAILABLE, "<html>busy</html>"),
+        Some(Fault::TooMany) => {
+            let mut response = status(StatusCode::TOO_MANY_REQUESTS, "slow down");
+            response.headers_mut().insert("retry-after", 1.into());
+            return response;
+        }
         Some(Fault::LostBefore) => return broken(),
         _ => {}
     }
@@ -194,6 +201,9 @@ async fn handle(
             return status(code, "expired");
         }
         model.uploads.insert(path, body);
+        if fault == Some(Fault::LostAfter) {
+            return broken();
+        }
         let mut response = Response::new(Body::empty());
         response.headers_mut().insert("etag", "\"1\"".parse().expect("a header"));
         return response;

@@ -10,6 +10,7 @@ pub mod pgclient;
 pub mod postgres;
 pub mod process;
 pub mod receiver;
+pub mod redshift;
 pub mod registry;
 pub mod s3;
 pub mod server;

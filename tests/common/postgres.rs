@@ -49,6 +49,33 @@ impl Postgres {
         run(start.arg("-D").arg(self.data()).args(["-w", "-t", "30", "-l"]).arg(log).arg("start"));
     }
 
+    /// Lets nobody in without TLS from now on. The certificate is for 127.0.0.1 and nothing else; answers with the path of
+    /// the authority's that has signed it.
+    pub fn require_tls(&self) -> PathBuf {
+        let dir = self.dir.path();
+        let openssl =
+            |arguments: &str| run(Command::new("openssl").args(arguments.split(' ')).current_dir(dir));
+        openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=authority -keyout ca.key -out ca.crt");
+        openssl("req -newkey rsa:2048 -nodes -subj /CN=db -keyout server.key -out server.csr");
+        std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("writing names");
+        openssl(
+            "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile names -out server.crt",
+        );
+        let data = self.data();
+        for file in ["server.key", "server.crt"] {
+            std::fs::rename(dir.join(file), data.join(file)).expect("renaming");
+            run(Command::new("chmod").arg("600").arg(data.join(file)));
+            if is_root() {
+                run(Command::new("chown").arg("postgres").arg(data.join(file)));
+            }
+        }
+        self.psql("postgres", "ALTER SYSTEM SET ssl = on");
+        std::fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n")
+            .expect("pg_hba.conf");
+        self.restart();
+        dir.join("ca.crt")
+    }
+
     /// Stops it as a crash would.
     pub fn stop(&self) {
         let mut stop = self.command("pg_ctl");

@@ -8,7 +8,7 @@
 
 mod parquet;
 mod source;
-mod store;
+pub mod store;
 mod text;
 
 use std::path::PathBuf;
@@ -252,5 +252,13 @@ impl Sink for FilesSink {
 
     fn clean_up(self: Box<Self>) -> Result<()> {
         local::remove_stage(&self.table, self.uuid)
+    }
+
+    fn rhythm(&self) -> Option<warehouse::Rhythm> {
+        let form = match self.format {
+            FileFormat::Parquet => warehouse::Form::Parquet,
+            FileFormat::Json | FileFormat::Csv => warehouse::Form::Rows(None),
+        };
+        Some(warehouse::Rhythm { settings: self.settings.clone(), form })
     }
 }

@@ -196,6 +196,16 @@ impl Place {
         })
     }
 
+    /// Whether it is files whose names match a pattern; otherwise it is [`Place::prefix`].
+    pub fn is_pattern(&self) -> bool {
+        self.pattern.is_some()
+    }
+
+    /// What all locations begin with.
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
     fn file(&self, meta: ObjectMeta) -> File {
         let version = meta
             .e_tag

@@ -2,6 +2,7 @@
 //! never split over ticks; and as a destination, in [`sink`].
 //!
 //! * [`settings`]: what the CONNECTION and the source say, and how to connect;
+//! * [`tls`]: what it asks of TLS;
 //! * [`tables`]: which tables a publication holds, with columns and keys;
 //! * [`pgoutput`]: the messages of the replication stream;
 //! * [`snapshot`]: the first copy, and which transactions are already in it;
@@ -13,6 +14,7 @@ pub mod sink;
 pub mod snapshot;
 pub mod stream;
 pub mod tables;
+pub mod tls;
 
 use std::sync::Arc;
 

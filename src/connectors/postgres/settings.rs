@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use pgwire_replication::{Lsn, ReplicationConfig};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
+
+use super::tls::{Mode, Tls};
 
 use crate::connectors::{Options, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
@@ -26,6 +28,10 @@ pub struct Server {
     user: String,
     password: String,
     database: String,
+    tls: Tls,
+    /// What a session asks for, and what the server is called.
+    session_options: &'static str,
+    product: &'static str,
 }
 
 impl Server {
@@ -35,28 +41,39 @@ impl Server {
     /// 22023 for an option that is missing, unknown or malformed.
     pub fn from_options(options: Vec<(String, String)>) -> Result<Self> {
         let mut options = Options::new("POSTGRES connection", options);
-        let server = Server {
+        let server = Server::take(&mut options, 5432, "PostgreSQL", SESSION_OPTIONS)?;
+        options.finish()?;
+        Ok(server)
+    }
+
+    /// Takes what says where a server is that speaks PostgreSQL's protocol, and what its sessions ask for.
+    ///
+    /// # Errors
+    /// 22023 for an option that is missing or malformed.
+    pub fn take(
+        options: &mut Options,
+        port: u16,
+        product: &'static str,
+        session_options: &'static str,
+    ) -> Result<Self> {
+        Ok(Server {
             host: options.require("host")?,
-            port: options.parse("port", "a port number")?.unwrap_or(5432),
+            port: options.parse("port", "a port number")?.unwrap_or(port),
             user: options.require("user")?,
             password: options.take("password").unwrap_or_default(),
             database: options.require("database")?,
-        };
-        match options.take("sslmode").as_deref() {
-            None | Some("disable" | "allow" | "prefer") => {}
-            Some(mode @ ("require" | "verify-ca" | "verify-full")) => {
-                return Err(Error::unsupported(format!("sslmode '{mode}' of a POSTGRES connection")));
-            }
-            Some(other) => {
-                return Err(Error::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!("option \"sslmode\" of POSTGRES connection cannot be \"{other}\""),
-                )
-                .with_hint("One of disable, allow, prefer, require, verify-ca, verify-full."));
-            }
-        }
-        options.finish()?;
-        Ok(server)
+            tls: Tls::take(options)?,
+            session_options,
+            product,
+        })
+    }
+
+    /// Asks the server to cancel what a session runs.
+    ///
+    /// # Errors
+    /// The server's, or the network's.
+    pub async fn cancel(&self, client: &Client) -> std::result::Result<(), tokio_postgres::Error> {
+        client.cancel_token().cancel_query(self.tls.clone()).await
     }
 
     /// Opens a session.
@@ -72,13 +89,16 @@ impl Server {
             .password(&self.password)
             .dbname(&self.database)
             .application_name("tidemill")
-            .options(SESSION_OPTIONS)
+            .ssl_mode(self.tls.ssl_mode())
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(KEEPALIVE)
             .keepalives_interval(KEEPALIVE)
             .keepalives_retries(3)
             .tcp_user_timeout(KEEPALIVE * 4);
-        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await;
+        if !self.session_options.is_empty() {
+            config.options(self.session_options);
+        }
+        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(self.tls.clone())).await;
         let (client, connection) = attempt
             .map_err(|_| self.unreachable("no answer in 10 s"))?
             .map_err(|e| self.unreachable(&said(&e)))?;
@@ -99,8 +119,8 @@ impl Server {
         Error::new(
             SqlState::CONNECTION_FAILURE,
             format!(
-                "cannot connect to PostgreSQL at {}:{} as \"{}\": {why}",
-                self.host, self.port, self.user
+                "cannot connect to {} at {}:{} as \"{}\": {why}",
+                self.product, self.host, self.port, self.user
             ),
         )
     }
@@ -172,6 +192,10 @@ impl SourceSettings {
     /// 22023 for options that are wrong.
     pub fn new(definition: &SourceDefinition) -> Result<Self> {
         let server = Server::from_options(definition.connection.clone())?;
+        if matches!(server.tls.mode, Mode::Require | Mode::VerifyCa | Mode::VerifyFull) {
+            // Its replication session goes without TLS, which must not happen where TLS is asked for.
+            return Err(Error::unsupported("a POSTGRES source over a connection whose sslmode asks for TLS"));
+        }
         let mut options = Options::new("POSTGRES source", definition.options.clone());
         let publication = options.require("publication")?;
         let slot = options.take("slot").unwrap_or_else(|| default_slot(&definition.name));

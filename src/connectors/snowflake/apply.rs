@@ -18,6 +18,7 @@ use super::stage;
 use super::statements::{Names, Statements};
 use super::types::{self, Column};
 use super::wire::Rows;
+use crate::connectors::warehouse::bucket::Bucket;
 use crate::connectors::warehouse::consolidate::select;
 use crate::connectors::warehouse::staging::write_files;
 use crate::connectors::warehouse::{
@@ -58,6 +59,8 @@ pub struct Snowflake {
     sink: SinkTag,
     /// Whether rows that nobody knows of may be replaced by the first snapshot.
     replace: bool,
+    /// Where files go when the stage is an external one.
+    external: Option<(Bucket, tokio::runtime::Runtime)>,
     session: Option<Session>,
     used_at: std::time::Instant,
 }
@@ -74,9 +77,20 @@ impl Snowflake {
             shape,
             sink,
             replace,
+            external: None,
             session: None,
             used_at: world::instant(),
         })
+    }
+
+    /// Files go to this place, which the stage points to.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn stage_in(&mut self, bucket: Bucket) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        self.external = Some((bucket, runtime));
+        Ok(())
     }
 
     fn session(&mut self) -> Step<&mut Session> {
@@ -116,7 +130,9 @@ impl Snowflake {
         };
         self.prepare_target(progress)?;
         self.run(&s.create_changes(), Repeat::Harmless)?;
-        self.run(&s.create_stage(), Repeat::Harmless)?;
+        if self.external.is_none() {
+            self.run(&s.create_stage(), Repeat::Harmless)?;
+        }
         // Whatever is staged belongs to attempts that are over.
         self.remove_staged(&format!("{}/", self.sink.uuid));
         Ok(progress)
@@ -197,6 +213,9 @@ impl Snowflake {
     }
 
     fn remove_staged(&mut self, directory: &str) {
+        if let Some((bucket, runtime)) = &self.external {
+            return bucket.remove(runtime, directory);
+        }
         let remove = self.statements.remove(directory);
         if let Err(failure) = self.run(&remove, Repeat::Harmless) {
             tracing::debug!(error = %failure.error, "staged files stay");
@@ -309,6 +328,9 @@ impl Snowflake {
     }
 
     fn put(&mut self, directory: &str, name: &str, bytes: &Bytes) -> Step<()> {
+        if let Some((bucket, runtime)) = &self.external {
+            return bucket.put(runtime, &format!("{directory}{name}"), bytes.clone());
+        }
         let sql = self.statements.put(directory, name);
         let local = self.config.local_stage;
         stage::upload(self.session()?, &sql, name, bytes, local)
@@ -421,10 +443,13 @@ fn counts(rows: &Rows) -> Counts {
 }
 
 /// Removes what a sink made besides its target.
-pub fn remove(config: &Config, names: &Names) -> Step<()> {
+pub fn remove(config: &Config, names: &Names, own_stage: bool) -> Step<()> {
     let mut session = Session::open(config, "tidemill", &StopFlag::default())?;
     for table in [&names.changes, &names.progress] {
         session.query(&format!("DROP TABLE IF EXISTS {table}"), Repeat::Harmless)?;
+    }
+    if !own_stage {
+        return Ok(());
     }
     if let Err(failure) = session.query(&format!("DROP STAGE IF EXISTS {}", names.stage), Repeat::Harmless) {
         // An empty stage costs nothing, and nobody else uses its name.

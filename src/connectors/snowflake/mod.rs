@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-use super::warehouse::{Settings, Shape, check_columns, may_replace, sync};
+use super::warehouse::bucket::Bucket;
+use super::warehouse::{Form, Rhythm, Settings, Shape, check_columns, may_replace, sync};
 use super::{Envelope, Options, Sink, SinkContext, SinkDefinition, StopFlag};
 use crate::error::{Error, Result, SqlState};
 use apply::{SinkTag, Snowflake};
@@ -70,18 +71,60 @@ pub fn sink(def: &SinkDefinition, schema: &SchemaRef, _key: &[usize]) -> Result<
     let names = Names::new(&table, def.uuid)?;
     let settings = Settings::take(&mut options, COMMIT_INTERVAL)?;
     let replace = may_replace(&mut options)?;
+    let external = external_stage(&mut options)?;
+    match options.take("mode").as_deref() {
+        None | Some("merge") => {}
+        Some(mode @ ("snowpipe" | "snowpipe_streaming")) => {
+            return Err(Error::unsupported(format!("mode '{mode}' of a SNOWFLAKE sink"))
+                .with_hint("Leave it out: batches are copied and merged in one transaction, exactly once."));
+        }
+        Some(other) => {
+            let message = format!("option \"mode\" of SNOWFLAKE sink must be merge, not \"{other}\"");
+            return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
+        }
+    }
     options.finish()?;
+    let (external, names) = match external {
+        Some((stage, bucket)) => (Some(bucket), names.with_stage(stage)),
+        None => (None, names),
+    };
     let config = Config::new(def.connection.clone())?;
     // What is not said is the user's default; two users may have different ones.
     let whole = whole_name(&table, config.database.as_deref(), config.schema.as_deref());
     let whole = whole.unwrap_or_else(|| format!("{} of {}", names.target, config.user.to_uppercase()));
     let target = format!("{}/{whole}", config.base_url().to_lowercase());
-    Ok(Box::new(SnowflakeSink { config, names, target, settings, replace }))
+    Ok(Box::new(SnowflakeSink { config, names, uuid: def.uuid, external, target, settings, replace }))
+}
+
+/// The options `stage`, an external stage that is there, and `stage.url` and others, how we write where it points to.
+fn external_stage(options: &mut Options) -> Result<Option<(String, Bucket)>> {
+    let (stage, url) = (options.take("stage"), options.take("stage.url"));
+    let store = options.take_prefixed("stage.");
+    match (stage, url) {
+        (None, None) if store.is_empty() => Ok(None),
+        (Some(stage), Some(url)) => {
+            let parts = crate::names::name_parts(&stage, str::to_uppercase).ok_or_else(|| {
+                let message =
+                    format!("option \"stage\" of SNOWFLAKE sink must be a stage's name, not \"{stage}\"");
+                Error::new(SqlState::INVALID_PARAMETER_VALUE, message)
+            })?;
+            let name = parts.iter().map(|p| statements::quoted(p)).collect::<Vec<_>>().join(".");
+            Ok(Some((name, Bucket::new(&url, store)?)))
+        }
+        _ => Err(Error::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "options \"stage\" and \"stage.url\" of SNOWFLAKE sink go together",
+        )
+        .with_hint("stage names an external stage in Snowflake, stage.url the place that it points to.")),
+    }
 }
 
 struct SnowflakeSink {
     config: Config,
     names: Names,
+    uuid: uuid::Uuid,
+    /// The place that an external stage points to; `None`: the stage is the sink's own.
+    external: Option<Bucket>,
     target: String,
     settings: Settings,
     /// Whether rows that stand in the target before the first commit may be replaced.
@@ -93,6 +136,9 @@ impl Sink for SnowflakeSink {
         let shape = Shape::new(cx.schema.clone(), &cx.key, cx.append_only);
         let sink = SinkTag { name: cx.name.clone(), uuid: cx.uuid };
         let mut warehouse = Snowflake::new(self.config, self.names, shape.clone(), sink, self.replace)?;
+        if let Some(bucket) = self.external {
+            warehouse.stage_in(bucket)?;
+        }
         sync::run(&mut warehouse, shape, &self.settings, cx)
     }
 
@@ -105,7 +151,17 @@ impl Sink for SnowflakeSink {
     }
 
     fn clean_up(self: Box<Self>) -> Result<()> {
-        apply::remove(&self.config, &self.names).map_err(|f| f.error)
+        if let Some(bucket) = &self.external {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            bucket.remove(&runtime, &self.uuid.to_string());
+        }
+        apply::remove(&self.config, &self.names, self.external.is_none()).map_err(|f| f.error)
+    }
+
+    fn rhythm(&self) -> Option<Rhythm> {
+        let form = Form::Parquet;
+        Some(Rhythm { settings: self.settings.clone(), form })
     }
 }
 

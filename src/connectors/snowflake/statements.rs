@@ -42,6 +42,13 @@ impl Names {
     }
 }
 
+impl Names {
+    /// The same with a stage that is not the sink's own, by its name in SQL.
+    pub fn with_stage(self, stage: String) -> Names {
+        Names { stage, ..self }
+    }
+}
+
 /// A table's whole name, spelled the same however it is written; `database` and `schema` are where a name that
 /// does not say them is looked up. `None`: the name is not whole even so.
 pub fn whole_name(table: &str, database: Option<&str>, schema: Option<&str>) -> Option<String> {

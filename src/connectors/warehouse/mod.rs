@@ -5,8 +5,9 @@
 //! row from `lo` to `hi`. That row is the only truth about what has been applied, and every writer that opens
 //! the sink raises its fence, so that neither a replay nor a writer that was thought dead can apply anything
 //! twice. [`sync`] is the loop; a [`Warehouse`] is one destination: [`local`] keeps tables as Parquet files in a
-//! directory, `connectors::snowflake` speaks to Snowflake.
+//! directory, `connectors::snowflake` speaks to Snowflake, `connectors::redshift` to Redshift.
 
+pub mod bucket;
 pub mod compare;
 pub mod consolidate;
 pub mod encode;
@@ -279,6 +280,43 @@ impl Settings {
             settings.file_bytes = bytes.clamp(1 << 10, 1 << 30);
         }
         Ok(settings)
+    }
+}
+
+/// How often a sink commits at most, and in which form.
+#[derive(Clone, Debug)]
+pub struct Rhythm {
+    /// What the user has decided.
+    pub settings: Settings,
+    /// What changes are sent as.
+    pub form: Form,
+}
+
+/// What a sink's changes are sent as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Parquet files of [`Settings::file_bytes`].
+    Parquet,
+    /// Text, in pieces of so many rows at most.
+    Rows(Option<usize>),
+}
+
+impl Form {
+    /// Bytes of some rows in this form, about.
+    ///
+    /// # Errors
+    /// A column that cannot be written.
+    pub fn bytes_of(self, rows: &RecordBatch) -> Result<usize> {
+        match self {
+            Form::Parquet => staging::parquet_bytes(&staging::plain(rows)?).map(|bytes| bytes.len()),
+            Form::Rows(_) => {
+                let members = super::format::encode::member_names(rows.schema_ref());
+                let writer = super::format::encode::RowWriter::new(rows, &members)?;
+                let mut text = String::new();
+                (0..rows.num_rows()).for_each(|row| writer.write_json(row, &mut text));
+                Ok(text.len())
+            }
+        }
     }
 }
 

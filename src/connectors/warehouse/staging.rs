@@ -12,6 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::consolidate::{Net, Op};
+use super::encode::Encoding;
 use super::{Shape, StagedFile, Step, batch_of, column, schema_of};
 use crate::error::{Error, Result, SqlState};
 
@@ -61,6 +62,20 @@ pub fn write_files(
         files.push(file);
     }
     Ok(files)
+}
+
+/// The rows with intervals, of which Parquet knows nothing, as text.
+pub fn plain(rows: &RecordBatch) -> Result<RecordBatch> {
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        let column = match field.data_type() {
+            DataType::Interval(_) => Encoding::IntervalText.apply(column)?,
+            _ => column.clone(),
+        };
+        fields.push(Field::new(field.name(), column.data_type().clone(), true));
+        columns.push(column);
+    }
+    batch_of(schema_of(fields), columns, rows.num_rows())
 }
 
 /// One Parquet file with these rows; a file without rows still says its columns.

@@ -19,8 +19,8 @@ use crate::connectors::format::encode::{RowWriter, member_names};
 use crate::connectors::warehouse::consolidate::select;
 use crate::connectors::warehouse::hash::row_hashes;
 use crate::connectors::warehouse::{
-    Applied, Batch, Effect, Failure, Op, Progress, Settings, Shape, StagedFile, Step, Warehouse,
-    check_reserved, column, duration, sync,
+    Applied, Batch, Effect, Failure, Form, Op, Progress, Rhythm, Settings, Shape, StagedFile, Step,
+    Warehouse, check_reserved, column, duration, sync,
 };
 use crate::connectors::{Envelope, Memory, Options, Sink, SinkContext, SinkDefinition, StopFlag};
 use crate::error::{Error, Result, SqlState};
@@ -135,6 +135,11 @@ impl Sink for WebhookSink {
             answered: (Progress::default(), 0),
         };
         sync::run(&mut posting, shape, &self.settings, cx)
+    }
+
+    fn rhythm(&self) -> Option<Rhythm> {
+        let form = Form::Rows(Some(self.to.body_rows));
+        Some(Rhythm { settings: self.settings.clone(), form })
     }
 }
 

@@ -49,6 +49,38 @@ fn target_of(catalog: &Catalog, name: &str, sink: &Sink) -> Result<Option<String
     Ok(registry::sink(&definition, &schema, &connect::sink_key(sink, &schema)?)?.target())
 }
 
+/// The sink that a statement describes, with an identity of its own. Nothing is made yet.
+pub(crate) fn new_sink(catalog: &Catalog, create: &CreateSink) -> Result<Sink> {
+    let from = catalog.require_relation(&create.from)?;
+    if !from.is_collection() {
+        return Err(Error::new(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("a sink cannot follow {} \"{}\"", from.kind().noun(), from.name),
+        )
+        .with_hint("A sink follows a table, a source with columns or a materialized view."));
+    }
+    let connection = match &create.connection {
+        Some(connection) => Some(catalog.require(ObjectKind::Connection, connection)?.id),
+        None => None,
+    };
+    let registry = match &create.registry {
+        Some(registry) => Some(catalog.require(ObjectKind::Connection, registry)?.id),
+        None => None,
+    };
+    Ok(Sink {
+        uuid: UuidText(world::uuid()),
+        from: from.id,
+        kind: create.kind.clone(),
+        connection,
+        registry,
+        options: create.options.clone(),
+        key: create.key.clone(),
+        format: create.format.clone(),
+        envelope: create.envelope,
+        paused: false,
+    })
+}
+
 impl Database {
     /// CREATE SINK.
     pub(crate) fn create_sink(&self, by: &SessionInfo, create: &CreateSink) -> Result<Vec<Notice>> {
@@ -56,34 +88,7 @@ impl Database {
         let catalog = by.sees(&self.catalog());
         let claimed = claim(&catalog, ObjectKind::Sink, &create.name, create.if_not_exists, &mut notices)?;
         let Some(place) = claimed else { return Ok(notices) };
-        let from = catalog.require_relation(&create.from)?;
-        if !from.is_collection() {
-            return Err(Error::new(
-                SqlState::WRONG_OBJECT_TYPE,
-                format!("a sink cannot follow {} \"{}\"", from.kind().noun(), from.name),
-            )
-            .with_hint("A sink follows a table, a source with columns or a materialized view."));
-        }
-        let connection = match &create.connection {
-            Some(connection) => Some(catalog.require(ObjectKind::Connection, connection)?.id),
-            None => None,
-        };
-        let registry = match &create.registry {
-            Some(registry) => Some(catalog.require(ObjectKind::Connection, registry)?.id),
-            None => None,
-        };
-        let sink = Sink {
-            uuid: UuidText(world::uuid()),
-            from: from.id,
-            kind: create.kind.clone(),
-            connection,
-            registry,
-            options: create.options.clone(),
-            key: create.key.clone(),
-            format: create.format.clone(),
-            envelope: create.envelope,
-            paused: false,
-        };
+        let sink = new_sink(&catalog, create)?;
         let name = catalog.full_place(place.schema, &place.name);
         let definition = connect::sink_definition(&catalog, &name, &sink)?;
         let (_, schema) = connect::followed_schema(&catalog, &sink)?;

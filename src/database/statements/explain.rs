@@ -1,4 +1,4 @@
-//! EXPLAIN: the circuit that would keep a query up to date.
+//! EXPLAIN: the circuit that would keep a query up to date, and what a sink would do.
 
 use std::sync::Arc;
 
@@ -21,6 +21,10 @@ impl Session {
             return Err(Error::unsupported("EXPLAIN ANALYZE"));
         }
         let plan = match explain.statement.as_ref() {
+            Statement::CreateSink(create) => {
+                let lines = self.explain_sink(create).await?;
+                return explained(&lines);
+            }
             Statement::Query(query) => self.plan_query(query, text, &[])?.bind(Vec::new())?,
             Statement::CreateView(c) | Statement::CreateMaterializedView(c) => {
                 let planned = self.with_planner(|p| match c.on_close {
@@ -29,16 +33,20 @@ impl Session {
                 });
                 planned?.plan
             }
-            _ => return Err(Error::unsupported("EXPLAIN of anything but a query or a view")),
+            _ => return Err(Error::unsupported("EXPLAIN of anything but a query, a view or a sink")),
         };
         let lines = self.database.blocking(move |db| db.engine.explain(&plan)).await?;
-        let rows = Arc::new(StringViewArray::from_iter_values(lines.lines()));
-        let batch = RecordBatch::try_new(explain_schema(), vec![rows])?;
-        Ok(Outcome::Rows {
-            schema: explain_schema(),
-            stream: stream_of(explain_schema(), vec![batch]),
-            tag: |_| "EXPLAIN".to_string(),
-            notices: Vec::new(),
-        })
+        explained(&lines)
     }
+}
+
+fn explained(lines: &str) -> Result<Outcome> {
+    let rows = Arc::new(StringViewArray::from_iter_values(lines.lines()));
+    let batch = RecordBatch::try_new(explain_schema(), vec![rows])?;
+    Ok(Outcome::Rows {
+        schema: explain_schema(),
+        stream: stream_of(explain_schema(), vec![batch]),
+        tag: |_| "EXPLAIN".to_string(),
+        notices: Vec::new(),
+    })
 }

@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod cursor;
 pub(crate) mod describe;
 pub(crate) mod explain;
+mod explain_sink;
 pub(crate) mod insert;
 pub(crate) mod plan;
 pub(crate) mod prepared;

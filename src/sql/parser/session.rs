@@ -268,7 +268,8 @@ impl StatementParser<'_> {
             | Statement::Update(_)
             | Statement::Delete(_)
             | Statement::CreateMaterializedView(_)
-            | Statement::CreateView(_) => Ok(Statement::Explain(Explain { analyze, verbose, statement })),
+            | Statement::CreateView(_)
+            | Statement::CreateSink(_) => Ok(Statement::Explain(Explain { analyze, verbose, statement })),
             _ => Err(Error::unsupported("EXPLAIN of this statement").at(position)),
         }
     }

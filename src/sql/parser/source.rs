@@ -42,6 +42,7 @@ impl StatementParser<'_> {
             (&["postgresql"], "postgres"),
             (&["mysql"], "mysql"),
             (&["snowflake"], "snowflake"),
+            (&["redshift"], "redshift"),
             (&["object", "store"], "object store"),
             (&["schema", "registry"], "schema registry"),
             (&["confluent", "schema", "registry"], "schema registry"),
@@ -51,8 +52,7 @@ impl StatementParser<'_> {
             }
         }
         for words in [
-            &["redshift"][..],
-            &["sql", "server"],
+            &["sql", "server"][..],
             &["mongodb"],
             &["ssh", "tunnel"],
             &["aws"],
@@ -67,7 +67,7 @@ impl StatementParser<'_> {
             }
         }
         Err(self.unexpected().with_hint(
-            "Known connections: KAFKA, POSTGRES, MYSQL, SNOWFLAKE, OBJECT STORE, SCHEMA REGISTRY.",
+            "Known connections: KAFKA, POSTGRES, MYSQL, SNOWFLAKE, REDSHIFT, OBJECT STORE, SCHEMA REGISTRY.",
         ))
     }
 
@@ -251,7 +251,8 @@ impl StatementParser<'_> {
         self.expect_word("from")?;
         let from = self.name()?;
         self.expect_word("into")?;
-        let (kind, connection) = self.endpoint(&["snowflake", "postgres", "kafka", "files", "webhook"])?;
+        let (kind, connection) =
+            self.endpoint(&["snowflake", "redshift", "postgres", "kafka", "files", "webhook"])?;
         let mut sink = CreateSink {
             name,
             if_not_exists,

@@ -81,7 +81,7 @@ fn long_chains_are_an_error_not_a_crash() {
 #[test]
 fn what_is_not_built_is_named() {
     for (sql, name) in [
-        ("create sink s from mv into redshift connection r (table = 't')", "SINK INTO REDSHIFT"),
+        ("create sink s from mv into iceberg connection r (table = 't')", "SINK INTO ICEBERG"),
         ("create function f() returns int as 'x'", "CREATE FUNCTION"),
         ("create schema s create table t (a int)", "CREATE SCHEMA with what it is to contain"),
         ("create sequence s", "CREATE SEQUENCE"),
@@ -415,6 +415,10 @@ fn explain_takes_queries_and_views() {
     let Statement::Explain(e) = one("explain (analyze false, verbose) select 1") else { panic!() };
     assert!(!e.analyze && e.verbose);
     assert!(matches!(one("explain (select 1)"), Statement::Explain(_)));
+    assert!(matches!(
+        one("explain create sink s from t into files (url = 'file:///x', table = 't')"),
+        Statement::Explain(_)
+    ));
     assert!(matches!(one("explain drop table t"), Statement::Unsupported(_)));
 }
 

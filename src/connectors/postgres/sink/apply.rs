@@ -13,7 +13,7 @@ use std::time::Duration;
 use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use futures::SinkExt;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, Row};
 
 use super::columns::{self, Existing, copy_rows};
 use super::statements::{Names, Removal, Statements, literal};
@@ -91,7 +91,7 @@ impl PostgresTable {
                 match tokio::time::timeout(POLL, &mut answer).await {
                     Ok(answer) => return Some(answer),
                     Err(_) if self.stop.is_set() => {
-                        if let Err(e) = client.cancel_token().cancel_query(NoTls).await {
+                        if let Err(e) = self.server.cancel(client).await {
                             tracing::debug!(error = %e, "a statement could not be cancelled");
                         }
                         return None;

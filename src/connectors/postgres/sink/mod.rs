@@ -14,7 +14,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 use super::settings::Server;
-use crate::connectors::warehouse::{Settings, Shape, check_reserved, may_replace, sync};
+use crate::connectors::warehouse::{Form, Rhythm, Settings, Shape, check_reserved, may_replace, sync};
 use crate::connectors::{Envelope, Options, Sink, SinkContext, SinkDefinition};
 use crate::error::{Error, Result};
 use apply::PostgresTable;
@@ -68,5 +68,10 @@ impl Sink for PostgresSink {
 
     fn clean_up(self: Box<Self>) -> Result<()> {
         apply::remove(&self.server, &self.names, self.uuid)
+    }
+
+    fn rhythm(&self) -> Option<Rhythm> {
+        let form = Form::Rows(None);
+        Some(Rhythm { settings: self.settings.clone(), form })
     }
 }
