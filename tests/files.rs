@@ -112,7 +112,7 @@ fn lines_are_documents_or_text() {
 
     let refused = |sql: &str| server.try_sql(sql).expect_err("refused").sqlstate;
     assert_eq!(refused("CREATE SOURCE x (id int) FROM FILES FORMAT JSON"), "22023");
-    assert_eq!(refused("CREATE SOURCE x FROM FILES (url = '/x/*') FORMAT JSON"), "42601");
+    assert_eq!(refused("CREATE SOURCE x FROM FILES (url = '/x/*') FORMAT JSON"), "58P01");
     assert_eq!(refused("CREATE SOURCE x (id int) FROM FILES (url = '/x/*', size = 1) FORMAT JSON"), "22023");
     assert_eq!(
         refused("CREATE SOURCE x (id int) FROM FILES (url = '/x/*') FORMAT JSON ENVELOPE DEBEZIUM"),

@@ -35,7 +35,15 @@ pub(crate) fn secret(catalog: &Catalog, name: &Name) -> Result<String> {
     }
 }
 
-fn connection(catalog: &Catalog, id: Option<ObjectId>, kind: &str) -> Result<Vec<(String, String)>> {
+/// The options of a connection, which must be one for this kind of source or sink; none: there is none.
+///
+/// # Errors
+/// 42809 for a connection to something else; 42704 for a secret that is not there.
+pub(crate) fn connection(
+    catalog: &Catalog,
+    id: Option<ObjectId>,
+    kind: &str,
+) -> Result<Vec<(String, String)>> {
     let Some(id) = id else { return Ok(Vec::new()) };
     let entry = catalog.get(id).ok_or_else(|| Error::internal(format!("connection {} is gone", id.0)))?;
     let Object::Connection(connection) = &entry.object else {

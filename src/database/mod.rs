@@ -7,6 +7,7 @@
 mod cancel;
 mod connect;
 mod copy;
+mod files;
 mod notice;
 mod objects;
 mod open;

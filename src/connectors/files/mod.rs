@@ -6,7 +6,10 @@
 //! the current rows (see [`local`]); a relation that only grows gets new files with each commit, in any format.
 //! Either way every change is applied exactly once.
 
+mod avro;
 mod parquet;
+mod preview;
+mod sample;
 mod source;
 pub mod store;
 mod text;
@@ -24,8 +27,8 @@ use super::warehouse::local::{self, FileFormat, LocalWarehouse};
 use super::warehouse::{self, check_columns, duration, sync};
 use super::{Discovered, Envelope, Options, Sink, SinkContext, SinkDefinition, Source, SourceDefinition};
 use crate::error::{Error, Result, SqlState};
-use crate::types::SqlType;
 use parquet::Columns;
+pub use preview::{once, read};
 use source::{FilesSource, Settings, Shape};
 use store::Place;
 pub(super) use store::glob;
@@ -75,7 +78,7 @@ pub fn source(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Box<d
     allow(definition, "FILES", &["path", "line", "timestamp"])?;
     let settings = source_settings(definition, schema)?;
     let decoder = match &settings.shape {
-        Shape::Parquet(_) => None,
+        Shape::Parquet(_) | Shape::Avro(_) => None,
         _ => Some(Decoder::new(&Declaration { definition, schema, full_before_images: false })?),
     };
     Ok(Box::new(FilesSource { settings, decoder }))
@@ -83,18 +86,20 @@ pub fn source(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Box<d
 
 fn source_settings(definition: &SourceDefinition, schema: &SchemaRef) -> Result<Settings> {
     let shape = match definition.format.as_ref().map(|f| f.name.to_ascii_lowercase()).as_deref() {
-        Some("parquet") => {
+        Some(format @ ("parquet" | "avro")) => {
             if let Some((name, _)) = definition.format.as_ref().and_then(|f| f.options.first()) {
-                let message = format!("unknown option \"{name}\" of FORMAT PARQUET");
-                return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
+                let message = format!("unknown option \"{name}\" of FORMAT {}", format.to_uppercase());
+                return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message)
+                    .with_hint("The files say themselves what is in them."));
             }
-            Shape::Parquet(Columns::new(definition, schema)?)
+            let columns = Columns::new(definition, schema)?;
+            if format == "parquet" { Shape::Parquet(columns) } else { Shape::Avro(columns) }
         }
         _ => match Format::new(definition.format.as_ref())? {
             Format::Json(_) => Shape::Json,
             Format::Csv(options) => Shape::Csv(options),
             Format::Text => Shape::Text,
-            Format::Avro(_) => return Err(Error::unsupported("FORMAT AVRO of a FILES source")),
+            Format::Avro(_) => return Err(Error::internal("FORMAT AVRO of files has no schema of its own")),
             Format::Protobuf(_) => return Err(Error::unsupported("FORMAT PROTOBUF of a FILES source")),
             Format::Bytes => return Err(Error::unsupported("FORMAT BYTES of a FILES source")),
             Format::Xml(_) => return Err(Error::unsupported("FORMAT XML of a FILES source")),
@@ -125,37 +130,15 @@ fn source_settings(definition: &SourceDefinition, schema: &SchemaRef) -> Result<
     Ok(Settings { place, poll, min_age, compression, shape })
 }
 
-/// The columns of a format that has a schema, or the one that lines of text have.
+/// The columns that the first file has: by its schema, or by what its first records look like; of lines of text the
+/// one that they have.
 ///
 /// # Errors
-/// 42601 for a format whose columns must be declared.
+/// 58P01 when there is no file; the store's; what is wrong with the file.
 pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
     let settings = source_settings(definition, &Arc::new(Schema::empty()))?;
-    match settings.shape {
-        Shape::Parquet(_) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let schema = runtime.block_on(async {
-                let Some(first) = settings.place.list().await?.into_iter().next() else {
-                    return Err(Error::new(
-                        SqlState("58P01"),
-                        "there is no file yet to take the columns from",
-                    )
-                    .with_hint("Declare the columns that are wanted."));
-                };
-                parquet::columns_of(&settings.place, &first).await
-            })?;
-            Ok(vec![Discovered { upstream: definition.name.clone(), schema, key: Vec::new() }])
-        }
-        Shape::Text => {
-            let schema = Arc::new(Schema::new(vec![SqlType::Text.field_ref("line", true)]));
-            Ok(vec![Discovered { upstream: definition.name.clone(), schema, key: Vec::new() }])
-        }
-        Shape::Json | Shape::Csv(_) => Err(Error::new(
-            SqlState::SYNTAX_ERROR,
-            "a FILES source of this FORMAT needs a column list",
-        )
-        .with_hint("For example: CREATE SOURCE s (id bigint, name text) FROM FILES (url = '/data/*.csv') FORMAT CSV.")),
-    }
+    let schema = sample::columns(&settings)?;
+    Ok(vec![Discovered { upstream: definition.name.clone(), schema, key: Vec::new() }])
 }
 
 /// The declared key.

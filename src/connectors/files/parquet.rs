@@ -37,7 +37,7 @@ use crate::types::{SqlType, is_string};
 /// So many bytes of a file's end are asked for first: mostly what describes it is in there.
 const FOOTER: usize = 64 << 10;
 /// Rows that are converted together.
-const ROWS: usize = 8192;
+pub(super) const ROWS: usize = 8192;
 
 /// Parts of a file, all of the same version of it.
 pub(super) struct Remote {
@@ -252,7 +252,7 @@ fn convert(given: &ArrayRef, field: &Field) -> std::result::Result<(ArrayRef, Ve
     let documents = matches!(sql_type, SqlType::Json | SqlType::Jsonb | SqlType::Uuid);
     let rounds = from.is_floating() && to.is_integer();
     if documents || rounds || !can_cast_types(from, to) {
-        return Err(format!("a Parquet column of type {from} cannot be read as {sql_type}"));
+        return Err(format!("a column of type {from} cannot be read as {sql_type}"));
     }
     let options = CastOptions { safe: true, ..CastOptions::default() };
     let column = cast_with_options(given, to, &options).map_err(|e| e.to_string())?;
@@ -303,15 +303,23 @@ pub(super) async fn columns_of(place: &Place, file: &File) -> Result<SchemaRef> 
         Unread::Store(e) => store_error(&e),
         Unread::File(why) => Error::new(SqlState::DATA_EXCEPTION, format!("{}: {why}", file.path)),
     })?;
+    sql_columns(builder.schema(), &file.path)
+}
+
+/// The columns of a file at `path`, as SQL has them.
+///
+/// # Errors
+/// 0A000 for types that have to be declared otherwise.
+pub(super) fn sql_columns(schema: &Schema, path: &str) -> Result<SchemaRef> {
     let field = |f: &Arc<Field>| {
         let sql_type = sql_type(f.data_type()).ok_or_else(|| {
             Error::unsupported(format!("column \"{}\" of type {}", f.name(), f.data_type()))
-                .with_detail(format!("It is in {}.", file.path))
+                .with_detail(format!("It is in {path}."))
                 .with_hint("Declare the columns that are wanted.")
         })?;
         Ok(sql_type.field_ref(f.name(), true))
     };
-    let fields = builder.schema().fields().iter().map(field).collect::<Result<Vec<_>>>()?;
+    let fields = schema.fields().iter().map(field).collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(Schema::new(fields)))
 }
 

@@ -12,9 +12,10 @@ use object_store::{GetOptions, ObjectStore};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
+use super::avro;
 use super::parquet::{self, Columns, Unread};
 use super::store::{File, Place, store_error};
-use super::text::{Broken, Compression, Records};
+use super::text::{Broken, Compression, Records, open};
 use crate::connectors::envelope::{Decoder, NotUnderstood, Record};
 use crate::connectors::format::CsvOptions;
 use crate::connectors::format::records::{LENGTH_MAX, Splitter};
@@ -41,6 +42,8 @@ pub(super) enum Shape {
     Text,
     /// Columns of Parquet.
     Parquet(Columns),
+    /// Columns of Avro's container files.
+    Avro(Columns),
 }
 
 /// What the source was told.
@@ -259,7 +262,8 @@ impl Reader<'_> {
             return Ok(End::Changed);
         }
         let end = match &self.settings.shape {
-            Shape::Parquet(columns) => self.read_columns(file, columns)?,
+            Shape::Parquet(columns) => self.read_parquet(file, columns)?,
+            Shape::Avro(columns) => self.read_avro(file, columns)?,
             Shape::Json | Shape::Csv(_) | Shape::Text => self.read_lines(file)?,
         };
         if end != End::Read {
@@ -320,23 +324,64 @@ impl Reader<'_> {
         }
     }
 
-    fn read_columns(&mut self, file: &File, columns: &Columns) -> Result<End> {
-        let mut read = self.begun.as_ref().map_or(0, |b| b.records);
-        let at = |row: u64| format!("row={row}");
-        let mut stream = match self.runtime.block_on(columns.open(&self.settings.place, file, read)) {
-            Ok(stream) => stream,
-            Err(why) => return self.unread(file, at(read + 1), why),
+    fn read_parquet(&mut self, file: &File, columns: &Columns) -> Result<End> {
+        let read = self.begun.as_ref().map_or(0, |b| b.records);
+        let runtime = self.runtime;
+        match runtime.block_on(columns.open(&self.settings.place, file, read)) {
+            Ok(mut stream) => {
+                self.read_columns(file, columns, read, || runtime.block_on(parquet::next(&mut stream)))
+            }
+            Err(why) => self.unread(file, row(read + 1), why),
+        }
+    }
+
+    fn read_avro(&mut self, file: &File, columns: &Columns) -> Result<End> {
+        let read = self.begun.as_ref().map_or(0, |b| b.records);
+        let options = GetOptions { if_match: file.e_tag.clone(), ..GetOptions::default() };
+        let stream = match self.runtime.block_on(self.settings.place.store.get_opts(&file.location, options))
+        {
+            Ok(found) => found.into_stream(),
+            Err(e) => return self.unread(file, row(read + 1), Unread::Store(e)),
         };
+        let (broken, runtime) = (Broken::default(), self.runtime);
+        let input = open(runtime, stream, Arc::clone(&broken), self.settings.compression, &file.path)?;
+        let why = |why: String| broken.lock().take().map_or(Unread::File(why), Unread::Store);
+        let mut rows = match avro::Rows::new(input) {
+            Ok(rows) => rows,
+            Err(e) => return self.unread(file, row(read + 1), why(e)),
+        };
+        let mut skip = usize::try_from(read).unwrap_or(usize::MAX);
+        self.read_columns(file, columns, read, || {
+            loop {
+                let Some(some) = rows.next().map_err(&why)? else { return Ok(None) };
+                if skip < some.num_rows() {
+                    let some = some.slice(skip, some.num_rows() - skip);
+                    skip = 0;
+                    return Ok(Some(some));
+                }
+                skip -= some.num_rows();
+            }
+        })
+    }
+
+    /// Converts the rows of a file, of which `read` were handed over before.
+    fn read_columns(
+        &mut self,
+        file: &File,
+        columns: &Columns,
+        mut read: u64,
+        mut next: impl FnMut() -> std::result::Result<Option<RecordBatch>, Unread>,
+    ) -> Result<End> {
         self.newest_micros = self.newest_micros.max(file.modified.timestamp_micros());
         loop {
-            let rows = match self.runtime.block_on(parquet::next(&mut stream)) {
+            let rows = match next() {
                 Ok(Some(rows)) => rows,
                 Ok(None) => return Ok(End::Read),
-                Err(why) => return self.unread(file, at(read + 1), why),
+                Err(why) => return self.unread(file, row(read + 1), why),
             };
             let (good, bad) = match columns.convert(&rows, file, read + 1) {
                 Ok(converted) => converted,
-                Err(why) => return self.unread(file, at(read + 1), Unread::File(why)),
+                Err(why) => return self.unread(file, row(read + 1), Unread::File(why)),
             };
             read += rows.num_rows() as u64;
             self.bytes += rows.get_array_memory_size();
@@ -346,7 +391,7 @@ impl Reader<'_> {
             }
             for bad in bad {
                 let raw = bad.raw.unwrap_or_default();
-                self.refuse(file, at(bad.row), raw.as_bytes(), bad.sqlstate, bad.reason);
+                self.refuse(file, row(bad.row), raw.as_bytes(), bad.sqlstate, bad.reason);
             }
             if good.num_rows() > 0 {
                 self.converted.push(good);
@@ -496,6 +541,11 @@ enum Failure {
     Ours(Error),
     /// It cannot be read further.
     File(String),
+}
+
+/// Where a row is.
+fn row(number: u64) -> String {
+    format!("row={number}")
 }
 
 /// A line without its line break.

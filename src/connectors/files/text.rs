@@ -71,6 +71,27 @@ impl Read for Download<'_> {
     }
 }
 
+/// What is in a file called `name` that comes as `stream`, unpacked.
+///
+/// # Errors
+/// The decompressor cannot be made.
+pub(super) fn open<'a>(
+    runtime: &'a Runtime,
+    stream: BoxStream<'static, object_store::Result<Bytes>>,
+    broken: Broken,
+    compression: Compression,
+    name: &str,
+) -> Result<Box<dyn Read + 'a>> {
+    let download = Download { runtime, stream, piece: Bytes::new(), broken };
+    Ok(match compression {
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(download)),
+        Compression::Auto if name.ends_with(".gz") => Box::new(flate2::read::MultiGzDecoder::new(download)),
+        Compression::Zstd => Box::new(zstd::Decoder::new(download)?),
+        Compression::Auto if name.ends_with(".zst") => Box::new(zstd::Decoder::new(download)?),
+        Compression::Auto | Compression::None => Box::new(download),
+    })
+}
+
 /// The records of a file, one after the other.
 pub(super) struct Records<'a> {
     input: Box<dyn Read + 'a>,
@@ -95,16 +116,7 @@ impl<'a> Records<'a> {
         name: &str,
         splitter: Splitter,
     ) -> Result<Records<'a>> {
-        let download = Download { runtime, stream, piece: Bytes::new(), broken };
-        let input: Box<dyn Read + 'a> = match compression {
-            Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(download)),
-            Compression::Auto if name.ends_with(".gz") => {
-                Box::new(flate2::read::MultiGzDecoder::new(download))
-            }
-            Compression::Zstd => Box::new(zstd::Decoder::new(download)?),
-            Compression::Auto if name.ends_with(".zst") => Box::new(zstd::Decoder::new(download)?),
-            Compression::Auto | Compression::None => Box::new(download),
-        };
+        let input = open(runtime, stream, broken, compression, name)?;
         Ok(Records { input, splitter, buffer: Vec::new(), start: 0, ended: false, line: 1 })
     }
 

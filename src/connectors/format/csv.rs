@@ -194,6 +194,30 @@ impl CsvReader {
     }
 }
 
+/// The fields of a record as text; `None`: NULL.
+///
+/// # Errors
+/// 22P04 for a quote left open.
+pub fn fields_of(text: &str, options: &CsvOptions) -> Result<Vec<Option<String>>, BadFormat> {
+    let mut reader = CsvReader::new(&Schema::empty(), options);
+    let (mut at, mut fields) = (0, Vec::new());
+    loop {
+        reader.row.clear();
+        let field = reader.field(text, &mut at)?;
+        let mut row = Row::new(1);
+        row.unescaped = std::mem::take(&mut reader.row.unescaped);
+        row.set(0, field.slot);
+        let text = match row.cell(0, text) {
+            super::cell::Cell::Text(text) => text.to_string(),
+            _ => String::new(),
+        };
+        fields.push((!field.is_null).then_some(text));
+        if field.end != End::Delimiter {
+            return Ok(fields);
+        }
+    }
+}
+
 fn bad(reason: String) -> BadFormat {
     BadFormat { sqlstate: SqlState::BAD_COPY_FILE_FORMAT, reason }
 }

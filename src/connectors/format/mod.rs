@@ -10,6 +10,7 @@ pub mod column;
 pub mod csv;
 pub mod datetime;
 pub mod encode;
+pub mod infer;
 pub mod json;
 pub mod number;
 pub mod pointer;

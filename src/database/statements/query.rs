@@ -10,6 +10,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::scalar::ScalarValue;
 use futures::{StreamExt, TryStreamExt};
 
+use crate::database::files::{self, Previews};
 use crate::database::{CopyFormat, Outcome, Session, pg_catalog};
 use crate::engine::plan::collections;
 use crate::engine::serve;
@@ -47,9 +48,17 @@ pub(crate) fn refuse_assignments(plan: &LogicalPlan, place: &str) -> Result<()> 
 impl Session {
     /// Plans with what there is now.
     pub(crate) fn with_planner<T>(&self, plan: impl FnOnce(&Planner<'_>) -> Result<T>) -> Result<T> {
+        self.with_previews(Previews::default(), plan)
+    }
+
+    fn with_previews<T>(
+        &self,
+        previews: Previews,
+        plan: impl FnOnce(&Planner<'_>) -> Result<T>,
+    ) -> Result<T> {
         let info = self.info();
         let catalog = info.sees(&self.database.catalog());
-        let system = self.database.system(&info, self.settings.all());
+        let system = self.database.system(&info, self.settings.all()).with_previews(previews);
         plan(&Planner::new(&catalog, &info, Some(&system)))
     }
 
@@ -62,7 +71,8 @@ impl Session {
     ) -> Result<Planned> {
         let mut query = query.clone();
         pg_catalog::rewrite(&mut query);
-        self.with_planner(|planner| planner.plan_query(&query, text, params))
+        let previews = files::open(&self.catalog(), &mut query)?;
+        self.with_previews(previews, |planner| planner.plan_query(&query, text, params))
     }
 
     /// Runs a plan over the transaction's tick and its own writes.

@@ -30,6 +30,7 @@ pub(crate) use errors::{ERRORS, errors_input, errors_schema, stored_errors};
 pub(crate) use files::{FILES, files_input, finished_files, finished_rows, forgotten_rows};
 pub(crate) use subscriptions::{Following, Subscriptions};
 
+use crate::database::files::Previews;
 use crate::database::{Database, pg_catalog};
 use crate::error::{Error, Result};
 use crate::sql::plan::{SessionInfo, SystemCatalog};
@@ -59,6 +60,8 @@ pub(crate) struct SystemRelations {
     database: Weak<Database>,
     session: SessionInfo,
     settings: Vec<(String, String, String)>,
+    /// Files that the query at hand names.
+    previews: Previews,
     /// What PostgreSQL's own relations tell; made when a query names one.
     context: OnceLock<Arc<pg_catalog::Context>>,
 }
@@ -74,12 +77,19 @@ impl Database {
             database: Weak::clone(&self.me),
             session: session.clone(),
             settings,
+            previews: Previews::default(),
             context: OnceLock::new(),
         }
     }
 }
 
 impl SystemRelations {
+    /// The same, with files that the query at hand names.
+    pub(crate) fn with_previews(mut self, previews: Previews) -> SystemRelations {
+        self.previews = previews;
+        self
+    }
+
     fn context(&self) -> &Arc<pg_catalog::Context> {
         self.context.get_or_init(|| {
             let database = self.database.upgrade();
@@ -100,6 +110,9 @@ impl SystemRelations {
 impl SystemCatalog for SystemRelations {
     fn table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         if schema == "tidemill" {
+            if let Some(files) = self.previews.get(name) {
+                return Some(files);
+            }
             let definition = definitions().find(|d| d.name == name)?;
             let schema = cells::schema(definition.columns);
             return Some(Arc::new(Relation { definition, schema, database: Weak::clone(&self.database) }));

@@ -217,6 +217,12 @@ impl ContextProvider for Resolver<'_> {
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+        if name == "files" {
+            let error = Error::unsupported("files() in a view, or in INSERT, UPDATE or DELETE").with_hint(
+                "Create a source from the files, or a table: CREATE TABLE t AS SELECT * FROM files(…).",
+            );
+            return Err(error.into());
+        }
         let plan = series::plan(name, args, self.purpose == Purpose::MaterializedView)?;
         match plan {
             series::Series::Rows(plan) => {
