@@ -91,6 +91,7 @@ pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
         took = ?report.elapsed,
         "the database is as it was"
     );
+    database.declare_indexes(&database.catalog());
     set_to_work(&database, resumed);
     leavings::sweep(&database);
     retention::start(&database)?;

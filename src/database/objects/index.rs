@@ -1,11 +1,13 @@
-//! CREATE INDEX: recorded and checked; look-ups need no help yet.
+//! CREATE INDEX: checked, recorded, and declared to the engine.
+
+use std::collections::BTreeMap;
 
 use crate::database::objects::claim;
 use crate::database::{Database, Notice};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{CreateIndex, ObjectKind};
 use crate::sql::catalog::{Entry, Index, Object};
-use crate::sql::{Catalog, Name, SessionInfo};
+use crate::sql::{Catalog, Name, ObjectId, SessionInfo};
 
 /// The name PostgreSQL would choose: `orders_customer_id_idx`, with a number when it is taken.
 fn chosen_name(catalog: &Catalog, on: &Entry, columns: &[String]) -> Name {
@@ -37,6 +39,25 @@ fn name_beside(catalog: &Catalog, on: &Entry, written: &Name) -> Result<Name> {
 }
 
 impl Database {
+    /// Tells the engine which columns have indexes now, of every relation that has some or had some `before`.
+    pub(crate) fn declare_indexes(&self, before: &Catalog) {
+        let (catalog, snapshot) = (self.catalog(), self.engine.snapshot());
+        let mut indexed: BTreeMap<ObjectId, Vec<Vec<usize>>> = BTreeMap::new();
+        for (is_now, entry) in before.entries().map(|e| (false, e)).chain(catalog.entries().map(|e| (true, e))) {
+            let Object::Index(index) = &entry.object else { continue };
+            let indexes = indexed.entry(index.on).or_default();
+            let Some(on) = catalog.get(index.on).filter(|_| is_now) else { continue };
+            let position = |name: &String| on.columns()?.iter().position(|column| column.name == *name);
+            indexes.extend(index.columns.iter().map(position).collect::<Option<Vec<_>>>());
+        }
+        for (on, indexes) in indexed {
+            // A plain view is no collection: what reads it reads what it is made of.
+            if let Some(collection) = snapshot.collection(on.collection()) {
+                collection.declare_indexes(&indexes);
+            }
+        }
+    }
+
     /// CREATE INDEX.
     pub(crate) fn create_index(&self, by: &SessionInfo, create: &CreateIndex) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();

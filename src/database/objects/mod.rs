@@ -49,7 +49,8 @@ impl Database {
         let result = change(&mut catalog, &mut batch)?;
         batch.note_recorded(self.engine.recorded());
         self.store.commit(batch)?;
-        self.catalog.store(Arc::new(catalog));
+        let before = self.catalog.swap(Arc::new(catalog));
+        self.declare_indexes(&before);
         Ok(result)
     }
 

@@ -27,6 +27,7 @@ use crate::engine::ops::output::View;
 use crate::engine::plan::closing::closing_of;
 use crate::engine::plan::explain::{describe, view_keeps};
 use crate::engine::plan::lower::LoweredNode;
+use crate::engine::serve::indexes::Indexes;
 use crate::engine::serve::snapshot::{CollectionSnapshot, EngineSnapshot};
 use crate::engine::{CheckpointStats, CollectionId, InputSpec, Tick};
 use crate::error::{Error, Result, SqlState};
@@ -462,9 +463,12 @@ impl Core {
                 Kind::View { root, .. } => self.view(*root)?.snapshot(),
             };
             let errors = if any_errors { self.errors(id) } else { Vec::new() };
+            let indexes = snapshot.collection(id).map_or_else(
+                || Indexes::new(rows.schema(), &collection.key),
+                |before| Arc::clone(before.indexes()),
+            );
             let entry = CollectionSnapshot::new(
                 collection.name.clone(),
-                collection.key.clone(),
                 rows,
                 errors,
                 collection.failed.clone(),
@@ -474,6 +478,7 @@ impl Core {
                     Kind::View { plan, .. } => Some(Arc::clone(plan)),
                 },
                 collection.windows().map(|windows| windows.closed.clone()),
+                indexes,
             );
             snapshot.put(id, Arc::new(entry));
         }

@@ -1,7 +1,9 @@
 //! Reading: consistent snapshots, plans bound to one, and their execution.
 
 pub mod bind;
+mod bounds;
 pub mod execute;
+pub mod indexes;
 pub mod provider;
 pub mod snapshot;
 

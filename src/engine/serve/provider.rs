@@ -9,9 +9,10 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
+use super::bounds;
 use super::snapshot::CollectionSnapshot;
 use crate::engine::Delta;
 use crate::error::{Error, Result, SqlState};
@@ -55,6 +56,25 @@ impl SnapshotTable {
         Ok(SnapshotTable { collection, changed })
     }
 
+    /// The rows that an index finds by these filters, and maybe more; `None` when there is no such index.
+    fn look_up(&self, filters: &[Expr], projection: Option<&Vec<usize>>) -> Result<Option<RecordBatch>> {
+        if filters.is_empty() || self.changed.is_some() {
+            return Ok(None);
+        }
+        let schema = self.collection.schema();
+        let bounds: Vec<_> = filters.iter().filter_map(|f| bounds::of_filter(f, schema)).collect();
+        let Some(search) = self.collection.indexes().search(&bounds)? else { return Ok(None) };
+        let all: Vec<usize>;
+        let columns = match projection {
+            Some(columns) => columns,
+            None => {
+                all = (0..schema.fields().len()).collect();
+                &all
+            }
+        };
+        self.collection.find(&search, columns).map(Some)
+    }
+
     fn num_rows(&self) -> usize {
         self.changed.as_ref().map_or_else(|| self.collection.num_rows(), RecordBatch::num_rows)
     }
@@ -74,9 +94,13 @@ impl TableProvider for SnapshotTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         _limit: Option<usize>,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        if let Some(rows) = self.look_up(filters, projection)? {
+            let schema = rows.schema();
+            return Ok(MemorySourceConfig::try_new_exec(&[vec![rows]], schema, None)?);
+        }
         let batches = match &self.changed {
             Some(rows) => vec![rows.clone()],
             None => self.collection.batches()?,
@@ -88,6 +112,24 @@ impl TableProvider for SnapshotTable {
             parts[i % partitions].push(batch);
         }
         Ok(MemorySourceConfig::try_new_exec(&parts, schema, projection.cloned())?)
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
+        let schema = self.schema();
+        let indexed = |filter: &&Expr| {
+            self.changed.is_none()
+                && bounds::of_filter(filter, &schema)
+                    .is_some_and(|(column, _)| self.collection.indexes().has(column))
+        };
+        // An index gives what is asked for and may give more: the filter stays.
+        let answer = |filter| match indexed(filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(answer).collect())
     }
 
     fn statistics(&self) -> Option<Statistics> {

@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, Scalar};
-use arrow::compute::kernels::cmp::eq;
-use arrow::compute::{and, concat_batches};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::ScalarValue;
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::engine::keys::canonical;
 use crate::engine::runtime::operator::RowError;
+use crate::engine::serve::indexes::{Indexes, Search};
 use crate::engine::state::ArrangementSnapshot;
 use crate::engine::{CollectionId, Delta, Tick};
 use crate::error::{Error, Result};
@@ -84,27 +81,47 @@ impl Default for Closed {
 /// One collection's rows, and what is wrong with them, as of one tick.
 pub struct CollectionSnapshot {
     name: String,
-    key: Vec<usize>,
     rows: ArrangementSnapshot,
     errors: Vec<RowError>,
     failed: Option<Error>,
     keeps_rows: bool,
     plan: Option<Arc<LogicalPlan>>,
     closed: Option<Closed>,
+    indexes: Arc<Indexes>,
 }
 
 impl CollectionSnapshot {
     pub(crate) fn new(
         name: String,
-        key: Vec<usize>,
         rows: ArrangementSnapshot,
         errors: Vec<RowError>,
         failed: Option<Error>,
         keeps_rows: bool,
         plan: Option<Arc<LogicalPlan>>,
         closed: Option<Closed>,
+        indexes: Arc<Indexes>,
     ) -> Self {
-        CollectionSnapshot { name, key, rows, errors, failed, keeps_rows, plan, closed }
+        CollectionSnapshot { name, rows, errors, failed, keeps_rows, plan, closed, indexes }
+    }
+
+    /// The collection's indexes, which all its snapshots share.
+    pub(crate) fn indexes(&self) -> &Arc<Indexes> {
+        &self.indexes
+    }
+
+    /// Says which columns, by position, have indexes besides the key, from now on and for all snapshots. Look-ups by
+    /// values of an index's first columns, and by a range of the next, then read no other rows.
+    pub fn declare_indexes(&self, indexes: &[Vec<usize>]) {
+        self.indexes.declare(self.schema(), indexes);
+    }
+
+    /// Rows among which are all that `search` looks for, with these columns.
+    ///
+    /// # Errors
+    /// As [`batches`](Self::batches).
+    pub(super) fn find(&self, search: &Search, columns: &[usize]) -> Result<RecordBatch> {
+        self.check()?;
+        search.run(&self.rows, columns)
     }
 
     /// Whether its rows are kept at all; an input may only pass them on to views.
@@ -164,44 +181,6 @@ impl CollectionSnapshot {
     /// Why the view has stopped, if it has.
     pub fn failed(&self) -> Option<&Error> {
         self.failed.as_ref()
-    }
-
-    /// The rows of one key, given in the order of the key's columns; NULL finds nothing.
-    /// Reads the key's columns of all rows.
-    ///
-    /// # Errors
-    /// The collection has no key, or the values are not of the key's types; as [`batches`](Self::batches).
-    pub fn lookup(&self, key: &[ScalarValue]) -> Result<RecordBatch> {
-        self.check()?;
-        if self.key.is_empty() || key.len() != self.key.len() {
-            return Err(Error::internal(format!(
-                "a key of {} values was looked up in \"{}\", whose key has {} columns",
-                key.len(),
-                self.name,
-                self.key.len()
-            )));
-        }
-        let mut wanted = Vec::with_capacity(key.len());
-        for (value, position) in key.iter().zip(&self.key) {
-            let value = value.cast_to(self.rows.schema().field(*position).data_type())?;
-            wanted.push(canonical(value.to_array_of_size(1)?));
-        }
-        let mut found = Vec::new();
-        for delta in self.rows.deltas()? {
-            let mut keep: Option<BooleanArray> = None;
-            for (value, position) in wanted.iter().zip(&self.key) {
-                let column = canonical(Arc::clone(delta.rows.column(*position)));
-                let equal = eq(&column, &Scalar::new(Arc::clone(value)))?;
-                keep = Some(match keep {
-                    Some(keep) => and(&keep, &equal)?,
-                    None => equal,
-                });
-            }
-            if let Some(keep) = keep {
-                found.push(delta.filter(&keep)?.expand()?);
-            }
-        }
-        Ok(concat_batches(self.rows.schema(), &found)?)
     }
 
     /// An error when the view has stopped.

@@ -39,6 +39,16 @@ impl ArrangementSnapshot {
         &self.schema
     }
 
+    /// The tiles, in order of their rows' numbers.
+    pub(in crate::engine) fn tiles(&self) -> &[Arc<RecordBatch>] {
+        &self.tiles
+    }
+
+    /// How often a row counts, by its number.
+    pub(in crate::engine) fn weight(&self, id: u32) -> i64 {
+        self.weights.get(id)
+    }
+
     /// How many rows a reader sees, each as often as it counts.
     pub fn num_rows(&self) -> usize {
         self.num_rows as usize
