@@ -65,8 +65,15 @@ impl Session {
             self.transaction = Some(Transaction::implicit(read_only));
         }
         let text = parsed.text.as_str();
-        let plan = match kept.and_then(|kept| self.reuse_plan(kept)) {
-            Some(plan) => Some(plan),
+        let reused = kept.and_then(|kept| Some((kept, self.reuse_plan(kept)?)));
+        if let Some((kept, Plan::Query(planned))) = &reused
+            && let Some(point) = kept.point()
+            && let Some(found) = self.look_up(point, planned, &params)?
+        {
+            return Ok(found);
+        }
+        let plan = match reused {
+            Some((_, plan)) => Some(plan),
             None => {
                 let types: Vec<_> = params.iter().map(|(field, _)| Some(FieldRef::clone(field))).collect();
                 self.plan_statement(parsed, &types)?

@@ -1,6 +1,6 @@
 //! Plans of queries and DML, kept with prepared statements for as long as they mean the same.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::FieldRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -9,6 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::database::statements::query::refuse_assignments;
 use crate::database::{Session, pg_catalog};
 use crate::engine::plan::CollectionSource;
+use crate::engine::serve::point::PointRead;
 use crate::error::Result;
 use crate::sql::Catalog;
 use crate::sql::ast::{Parsed, Statement};
@@ -40,6 +41,19 @@ pub(crate) struct KeptPlan {
     catalog: Arc<Catalog>,
     /// Along which path its names were looked for.
     search_path: Vec<String>,
+    /// The plan as a look-up, if it is one; found out when it is first run.
+    point: OnceLock<Option<PointRead>>,
+}
+
+impl KeptPlan {
+    /// The plan as a look-up, if it is one.
+    pub(crate) fn point(&self) -> Option<&PointRead> {
+        let point = || match &self.plan {
+            Plan::Query(planned) => PointRead::of(&planned.plan),
+            Plan::Insert(_) | Plan::Change(_) => None,
+        };
+        self.point.get_or_init(point).as_ref()
+    }
 }
 
 impl Session {
@@ -83,6 +97,7 @@ impl Session {
             plan,
             catalog: self.database.catalog(),
             search_path: self.settings.search_path(),
+            point: OnceLock::new(),
         })
     }
 

@@ -11,9 +11,11 @@ use datafusion::scalar::ScalarValue;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::database::files::{self, Previews};
+use crate::database::statements::Params;
 use crate::database::{CopyFormat, Outcome, Session, pg_catalog};
 use crate::engine::plan::collections;
 use crate::engine::serve;
+use crate::engine::serve::point::PointRead;
 use crate::error::{Error, Result};
 use crate::sql::ast::Query;
 use crate::sql::plan::{Planned, Planner};
@@ -86,6 +88,26 @@ impl Session {
         // now() is the time at which the statement began.
         state.mark_start_execution();
         self.database.queries.start(bound, state).await
+    }
+
+    /// Runs a kept look-up over the transaction's tick; `None` if it has to be run as any other query.
+    pub(crate) fn look_up(
+        &mut self,
+        point: &PointRead,
+        planned: &Planned,
+        params: &Params,
+    ) -> Result<Option<Outcome>> {
+        let Some(transaction) = self.transaction.as_mut().filter(|t| !t.has_written()) else {
+            return Ok(None);
+        };
+        if !self.database.failed.lock().is_empty() {
+            return Ok(None);
+        }
+        let snapshot = transaction.snapshot(&self.database);
+        let values: Vec<ScalarValue> = params.iter().map(|(_, value)| value.clone()).collect();
+        let Some(rows) = point.run(&snapshot, &values)? else { return Ok(None) };
+        let rows = with_schema(&rows, &planned.schema)?;
+        Ok(Some(Outcome::select(stream_of(Arc::clone(&planned.schema), vec![rows]))))
     }
 
     /// A view that could not be built when the database was opened says why.

@@ -463,7 +463,9 @@ impl Core {
                 Kind::View { root, .. } => self.view(*root)?.snapshot(),
             };
             let errors = if any_errors { self.errors(id) } else { Vec::new() };
-            let indexes = snapshot.collection(id).map_or_else(
+            // A view that was replaced may have other columns.
+            let before = snapshot.collection(id).filter(|before| before.schema() == rows.schema());
+            let indexes = before.map_or_else(
                 || Indexes::new(rows.schema(), &collection.key),
                 |before| Arc::clone(before.indexes()),
             );

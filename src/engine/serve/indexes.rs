@@ -174,6 +174,11 @@ impl Index {
 }
 
 impl Search {
+    /// How many columns have one value each in every row that it finds.
+    pub(super) fn columns(&self) -> usize {
+        self.points.len()
+    }
+
     /// The rows of a snapshot among which are all that are looked for, with these columns, each as often as it counts.
     pub(super) fn run(&self, rows: &ArrangementSnapshot, columns: &[usize]) -> Result<RecordBatch> {
         let schema: SchemaRef = Arc::new(rows.schema().project(columns)?);

@@ -4,6 +4,7 @@ pub mod bind;
 mod bounds;
 pub mod execute;
 pub mod indexes;
+pub mod point;
 pub mod provider;
 pub mod snapshot;
 

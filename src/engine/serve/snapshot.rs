@@ -91,6 +91,7 @@ pub struct CollectionSnapshot {
 }
 
 impl CollectionSnapshot {
+    #[allow(clippy::too_many_arguments)] // its parts, each once
     pub(crate) fn new(
         name: String,
         rows: ArrangementSnapshot,

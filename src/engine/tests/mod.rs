@@ -6,6 +6,7 @@ mod fixture;
 mod hydrate;
 mod inspect;
 mod journal;
+mod lookups;
 mod replace;
 mod replay;
 mod shapes;
