@@ -40,12 +40,10 @@ impl PointRead {
             LogicalPlan::Projection(projection) => (Some(&projection.expr), projection.input.as_ref()),
             other => (None, other),
         };
-        let LogicalPlan::Filter(filter) = filter else { return None };
-        let mut input = filter.input.as_ref();
-        while let LogicalPlan::SubqueryAlias(alias) = input {
-            input = alias.input.as_ref();
-        }
-        let LogicalPlan::TableScan(scan @ TableScan { fetch: None, .. }) = input else { return None };
+        let LogicalPlan::Filter(filter) = unnamed(filter) else { return None };
+        let LogicalPlan::TableScan(scan @ TableScan { fetch: None, .. }) = unnamed(&filter.input) else {
+            return None;
+        };
         let source = scan.source.downcast_ref::<CollectionSource>().filter(|_| scan.filters.is_empty())?;
         let schema = &source.schema;
         let read: Vec<usize> =
@@ -91,6 +89,14 @@ impl PointRead {
             None => Ok(None),
         }
     }
+}
+
+/// The plan without the names that are given to it as a whole.
+fn unnamed(mut plan: &LogicalPlan) -> &LogicalPlan {
+    while let LogicalPlan::SubqueryAlias(alias) = plan {
+        plan = &alias.input;
+    }
+    plan
 }
 
 /// The column that an expression is, under whatever name.
