@@ -43,7 +43,9 @@ impl Database {
     pub(crate) fn declare_indexes(&self, before: &Catalog) {
         let (catalog, snapshot) = (self.catalog(), self.engine.snapshot());
         let mut indexed: BTreeMap<ObjectId, Vec<Vec<usize>>> = BTreeMap::new();
-        for (is_now, entry) in before.entries().map(|e| (false, e)).chain(catalog.entries().map(|e| (true, e))) {
+        for (is_now, entry) in
+            before.entries().map(|e| (false, e)).chain(catalog.entries().map(|e| (true, e)))
+        {
             let Object::Index(index) = &entry.object else { continue };
             let indexes = indexed.entry(index.on).or_default();
             let Some(on) = catalog.get(index.on).filter(|_| is_now) else { continue };

@@ -116,7 +116,8 @@ impl Indexes {
             if points.len() * values.len() > POINTS_MAX {
                 return Ok(None);
             }
-            let with = |point: &Vec<ScalarValue>, value: &ScalarValue| [&point[..], &[value.clone()]].concat();
+            let with =
+                |point: &Vec<ScalarValue>, value: &ScalarValue| [&point[..], &[value.clone()]].concat();
             points = points.iter().flat_map(|p| values.iter().map(|v| with(p, v))).collect();
         }
         let columns = (0..equal).map(|c| ScalarValue::iter_to_array(points.iter().map(|p| p[c].clone())));
@@ -159,10 +160,10 @@ impl Index {
         {
             return Ok(Arc::clone(order));
         }
-        let columns = self.columns.iter().map(|c| SortColumn {
-            values: Arc::clone(tile.column(*c)),
-            options: Some(ASCENDING),
-        });
+        let columns = self
+            .columns
+            .iter()
+            .map(|c| SortColumn { values: Arc::clone(tile.column(*c)), options: Some(ASCENDING) });
         let sorted = lexsort_to_indices(&columns.collect::<Vec<_>>(), None)?;
         // A tile has at most 2^16 rows.
         let order: Arc<[u16]> = sorted.values().iter().map(|row| *row as u16).collect();

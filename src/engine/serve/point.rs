@@ -40,17 +40,21 @@ impl PointRead {
             LogicalPlan::Projection(projection) => (Some(&projection.expr), projection.input.as_ref()),
             other => (None, other),
         };
-        let LogicalPlan::Filter(filter) = unnamed(filter) else { return None };
-        let LogicalPlan::TableScan(scan @ TableScan { fetch: None, .. }) = unnamed(&filter.input) else {
+        let LogicalPlan::Filter(filter) = below_names(filter) else { return None };
+        let LogicalPlan::TableScan(scan @ TableScan { fetch: None, .. }) = below_names(&filter.input) else {
             return None;
         };
         let source = scan.source.downcast_ref::<CollectionSource>().filter(|_| scan.filters.is_empty())?;
         let schema = &source.schema;
-        let read: Vec<usize> =
-            scan.projection.clone().unwrap_or_else(|| (0..schema.fields().len()).collect());
         let columns = match chosen {
             Some(exprs) => exprs.iter().map(|e| column(e, schema)).collect::<Option<_>>()?,
-            None => read,
+            // Nothing above has given a column another name.
+            None => plan
+                .schema()
+                .fields()
+                .iter()
+                .map(|f| schema.index_of(f.name()).ok())
+                .collect::<Option<_>>()?,
         };
         let equals = split_conjunction(&filter.predicate).into_iter().map(|part| equality(part, schema));
         let equals: Vec<(usize, Wanted)> = equals.collect::<Option<_>>()?;
@@ -91,12 +95,15 @@ impl PointRead {
     }
 }
 
-/// The plan without the names that are given to it as a whole.
-fn unnamed(mut plan: &LogicalPlan) -> &LogicalPlan {
-    while let LogicalPlan::SubqueryAlias(alias) = plan {
-        plan = &alias.input;
+/// The plan below what only names it as a whole or leaves columns out: the columns' own names are the same there.
+fn below_names(mut plan: &LogicalPlan) -> &LogicalPlan {
+    loop {
+        plan = match plan {
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Projection(p) if p.expr.iter().all(|e| matches!(e, Expr::Column(_))) => &p.input,
+            _ => return plan,
+        }
     }
-    plan
 }
 
 /// The column that an expression is, under whatever name.

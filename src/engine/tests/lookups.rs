@@ -45,7 +45,8 @@ fn lookups_find_what_is_there() {
         let found = point.run(&db.engine.snapshot(), value).unwrap();
         found.map(|rows| text(&[rows]))
     };
-    let many: Vec<(i64, &str, i64)> = (0..5000).map(|i| (i, ["a", "b", "c"][i as usize % 3], i % 7)).collect();
+    let many: Vec<(i64, &str, i64)> =
+        (0..5000).map(|i| (i, ["a", "b", "c"][i as usize % 3], i % 7)).collect();
     db.submit(vec![insert(t, &many)]).wait().unwrap();
     assert_eq!(run(&db, &by_id, &id(4000)).unwrap(), ["b|4000"]);
     assert!(run(&db, &by_id, &id(5000)).unwrap().is_empty());
