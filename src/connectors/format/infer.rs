@@ -49,8 +49,10 @@ impl Guess {
         fits.retain(|i| {
             let shape = match OF_TEXT.get(*i) {
                 Some(SqlType::Bool) => is_bool(text),
-                Some(SqlType::Int8 | SqlType::Float8) => is_number(text),
-                Some(SqlType::Numeric(_)) => is_number(text) && !text.contains(['.', 'e', 'E']),
+                Some(SqlType::Float8) => is_number(text),
+                Some(SqlType::Int8 | SqlType::Numeric(_)) => {
+                    is_number(text) && !text.contains(['.', 'e', 'E'])
+                }
                 Some(SqlType::Date) => text.len() == 10 && text.starts_with(|c: char| c.is_ascii_digit()),
                 // A time in a zone says which.
                 Some(SqlType::Timestamp) => !has_zone(text),

@@ -14,6 +14,7 @@ use super::core::{Collection, Core, Kind};
 use super::hydrate::{Construction, Recorder, gone};
 use super::replay::Step;
 use super::tick::{Changes, Told};
+use crate::engine::plan::closing::closing_of;
 use crate::engine::{CollectionId, Delta, Tick};
 use crate::error::{Error, Result};
 use crate::world;
@@ -100,9 +101,13 @@ impl Core {
             return Err(Error::internal("a view that replaces none"));
         };
         let old = self.collections.get(&id).ok_or_else(|| gone(id))?;
-        let Kind::View { passing, .. } = &old.kind else {
+        let Kind::View { passing, windows, .. } = &old.kind else {
             return Err(Error::internal("what is replaced is no view"));
         };
+        // Which windows have closed is told by the view's own history.
+        if windows.is_some() || closing_of(&construction.spec.plan).is_some() {
+            return Err(Error::unsupported("CREATE OR REPLACE of a view with EMIT ON WINDOW CLOSE"));
+        }
         if let Some(error) = &old.failed {
             return Err(error.clone());
         }
@@ -152,7 +157,7 @@ impl Core {
         self.circuit.rank_anew();
         if let Some(collection) = self.collections.get_mut(&id) {
             collection.kind =
-                Kind::View { plan: std::sync::Arc::new(spec.plan), reads, passing: Vec::new(), root };
+                Kind::View { plan: std::sync::Arc::new(spec.plan), reads, passing: Vec::new(), root, windows: None };
         }
         Ok(Told { id, readers, difference })
     }
