@@ -104,7 +104,12 @@ fn run(
 ) -> Result<(f64, bool)> {
     let entries = relations.iter().map(|r| {
         let columns = r.schema.fields().iter().map(|f| Column::from_field(f)).collect();
-        Entry::new(r.id.into(), r.name.as_str(), "bench", Object::Table(Table { columns, ..Table::default() }))
+        Entry::new(
+            r.id.into(),
+            r.name.as_str(),
+            "bench",
+            Object::Table(Table { columns, ..Table::default() }),
+        )
     });
     let catalog = Catalog::from_entries(entries, 100)?;
     let session = SessionInfo::default();

@@ -72,6 +72,7 @@ impl Feed for ModelFeed {
             let table = model.rows.entry(id.0).or_default();
             match change {
                 InputChange::Truncate => table.clear(),
+                InputChange::Replace(_) => panic!("a publication tells of changes, not of all that there is"),
                 InputChange::Delta(delta) => {
                     for (i, row) in text_rows(&delta.rows).into_iter().enumerate() {
                         let weight = delta.weights.as_ref().map_or(1, |w| w[i]);

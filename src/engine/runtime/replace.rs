@@ -156,8 +156,13 @@ impl Core {
         self.circuit.hand_over(building, id);
         self.circuit.rank_anew();
         if let Some(collection) = self.collections.get_mut(&id) {
-            collection.kind =
-                Kind::View { plan: std::sync::Arc::new(spec.plan), reads, passing: Vec::new(), root, windows: None };
+            collection.kind = Kind::View {
+                plan: std::sync::Arc::new(spec.plan),
+                reads,
+                passing: Vec::new(),
+                root,
+                windows: None,
+            };
         }
         Ok(Told { id, readers, difference })
     }
