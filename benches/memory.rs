@@ -86,6 +86,7 @@ fn grow(what: &str, limit: u64, keep: bool, dir: &Path) -> Result<()> {
             schema: schema(names),
             key: vec![],
             retain: false,
+            watermark: None,
         })?;
     }
     let plan = plan(what)?;

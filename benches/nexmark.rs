@@ -134,7 +134,14 @@ fn run(name: &str, options: &Options) -> Result<()> {
     let plan = plan(sql)?;
     let engine = Engine::open(EngineConfig { workers: options.workers, ..EngineConfig::default() })?;
     for (id, table, schema) in tables() {
-        engine.create_input(InputSpec { id, name: table.into(), schema, key: Vec::new(), retain: false })?;
+        engine.create_input(InputSpec {
+            id,
+            name: table.into(),
+            schema,
+            key: Vec::new(),
+            retain: false,
+            watermark: None,
+        })?;
     }
     let view = CollectionId(100);
     let schema = Arc::new(plan.schema().as_arrow().clone());

@@ -33,6 +33,7 @@ fn open(dir: &Path) -> Result<Engine> {
         schema: schema(),
         key: vec![],
         retain: true,
+        watermark: None,
     })?;
     let source = || Arc::new(CollectionSource { id: T, schema: schema(), key: vec![] });
     let rows = LogicalPlanBuilder::scan("t", source(), None)?.filter(col("v").gt(lit(-1i64)))?.build()?;

@@ -127,6 +127,7 @@ fn run(
             schema,
             key: Vec::new(),
             retain: !options.no_check,
+            watermark: None,
         })?;
     }
     let view = CollectionId(100);

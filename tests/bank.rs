@@ -33,7 +33,7 @@ fn mixed(n: u64) -> u64 {
 /// Transaction `i`: one in ten is declined, and times go back and forth by up to 10 s.
 fn transaction(i: u64) -> String {
     let (from, to) = (mixed(i) % ACCOUNTS, mixed(i ^ 1 << 40) % ACCOUNTS);
-    let (amount, declined) = (1 + mixed(i ^ 1 << 41) % 100, mixed(i ^ 1 << 42) % 10 == 0);
+    let (amount, declined) = (1 + mixed(i ^ 1 << 41) % 100, mixed(i ^ 1 << 42).is_multiple_of(10));
     let millis = i * 10 + mixed(i ^ 1 << 43) % 10_000;
     let (minute, second, millis) = (millis / 60_000, millis / 1000 % 60, millis % 1000);
     let (day, hour, minute) = (1 + minute / 1440, minute / 60 % 24, minute % 60);
@@ -149,7 +149,7 @@ fn money_is_neither_made_nor_lost_at_any_tick() {
     let (mut totals, mut alone, mut met) =
         (subscribe(&db, "total"), subscribe(&db, "alone"), subscribe(&db, "met"));
     let (mut total, mut nobody, mut pairs) = (Followed::default(), Followed::default(), Followed::default());
-    let accepted = (0..count).filter(|i| mixed(i ^ 1 << 42) % 10 != 0).count();
+    let accepted = (0..count).filter(|i| !mixed(i ^ 1 << 42).is_multiple_of(10)).count();
     let begun = Instant::now();
     let producer = thread::spawn(move || produce(&brokers, count));
     let all = format!("{accepted}|{accepted}");

@@ -1,5 +1,6 @@
 //! The Postgres source against a real PostgreSQL server: what it hands over, applied by its own rules, is the table.
 
+#[allow(dead_code)] // other tests use the rest
 #[path = "common/postgres.rs"]
 mod postgres;
 

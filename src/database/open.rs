@@ -132,7 +132,7 @@ fn make_private(dir: &Path) -> Result<()> {
 /// Makes a directory, or empties it: what is in it belongs to a process that is gone.
 fn make_empty(dir: &Path) -> Result<()> {
     match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
         _ => make_private(dir),
     }
 }

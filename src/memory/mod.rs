@@ -75,7 +75,8 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let was_paged = layout.size() >= LARGE && paged::holds(at);
-        if !was_paged && !(size >= LARGE && PAGING.load(Ordering::Relaxed)) {
+        let pages = size >= LARGE && PAGING.load(Ordering::Relaxed);
+        if !(was_paged || pages) {
             // SAFETY: HEAP gave it, and the caller's promises are the same as HEAP's.
             return unsafe { HEAP.realloc(at, layout, size) };
         }

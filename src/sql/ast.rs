@@ -329,7 +329,7 @@ pub enum TableBody {
         /// CHECK constraints.
         checks: Vec<CheckDef>,
         /// WATERMARK FOR.
-        watermark: Option<WatermarkDef>,
+        watermark: Option<Box<WatermarkDef>>,
     },
     /// AS a query, whose rows it is filled with.
     Query {

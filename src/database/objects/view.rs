@@ -276,7 +276,7 @@ impl Database {
             let kept = old.column_comments.iter().filter(|(name, _)| has(name));
             let kept = kept.map(|(name, text)| (name.clone(), text.clone())).collect();
             let indexes: Vec<Entry> =
-                order.all.iter().filter_map(|e| moved_index(e, entry.id, &has)).collect();
+                order.all.iter().filter_map(|e| moved_index(e, entry.id, has)).collect();
             entry.column_comments = kept;
             insert(catalog, batch, &entry)?;
             indexes.iter().try_for_each(|index| insert(catalog, batch, index))?;

@@ -158,6 +158,7 @@ mod tests {
         assert_eq!(files(&minute, 5_000.0, 450_000.0), 5);
         assert_eq!(files(&rhythm(1, Form::Rows(Some(1_000))), 2_001.0, 1.0), 3);
         assert_eq!(files(&minute, 0.0, 0.0), 0);
-        assert_eq!(amount(12_345_678.0), "12346 kB".to_string());
+        assert_eq!(amount(9_345_678.0), "9346 kB");
+        assert_eq!(amount(12_345_678.0), "12 MB");
     }
 }

@@ -116,8 +116,9 @@ impl Indexes {
             if points.len() * values.len() > POINTS_MAX {
                 return Ok(None);
             }
-            let with =
-                |point: &Vec<ScalarValue>, value: &ScalarValue| [&point[..], &[value.clone()]].concat();
+            let with = |point: &Vec<ScalarValue>, value: &ScalarValue| {
+                [&point[..], std::slice::from_ref(value)].concat()
+            };
             points = points.iter().flat_map(|p| values.iter().map(|v| with(p, v))).collect();
         }
         let columns = (0..equal).map(|c| ScalarValue::iter_to_array(points.iter().map(|p| p[c].clone())));

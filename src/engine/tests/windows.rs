@@ -98,7 +98,7 @@ impl Model {
         let Some(after) = self.latest.map(|latest| latest - DELAY) else { return };
         for (before, given) in self.views.values_mut() {
             let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
-            let closing = self.rows.iter().filter(|((at, _), _)| *at + 1 > *before && *at + 1 <= after);
+            let closing = self.rows.iter().filter(|((at, _), _)| *at + 1 > *before && *at < after);
             closing.for_each(|((at, _), weight)| *counts.entry(*at).or_default() += weight);
             given.extend(counts.iter().map(|(at, n)| format!("{at}|{n}")));
             given.sort();

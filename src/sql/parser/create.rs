@@ -183,7 +183,7 @@ impl StatementParser<'_> {
                     return Err(Error::unsupported("WATERMARK in CREATE TABLE … AS").at(self.position()));
                 }
                 true => self.typed_query(&columns, &key, &checks)?,
-                false => TableBody::Columns { columns, key, checks, watermark },
+                false => TableBody::Columns { columns, key, checks, watermark: watermark.map(Box::new) },
             }
         };
         let append_only = self.words(&["append", "only"]);
