@@ -38,7 +38,7 @@ fn schema(names: [&str; 2]) -> SchemaRef {
 }
 
 fn scan(name: &str, id: CollectionId, schema: SchemaRef) -> Result<LogicalPlanBuilder> {
-    let source = Arc::new(CollectionSource { id, schema, key: vec![] });
+    let source = Arc::new(CollectionSource { id, schema, key: vec![], watermark: None });
     Ok(LogicalPlanBuilder::scan(name, source, None)?)
 }
 

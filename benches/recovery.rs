@@ -35,7 +35,7 @@ fn open(dir: &Path) -> Result<Engine> {
         retain: true,
         watermark: None,
     })?;
-    let source = || Arc::new(CollectionSource { id: T, schema: schema(), key: vec![] });
+    let source = || Arc::new(CollectionSource { id: T, schema: schema(), key: vec![], watermark: None });
     let rows = LogicalPlanBuilder::scan("t", source(), None)?.filter(col("v").gt(lit(-1i64)))?.build()?;
     let groups = LogicalPlanBuilder::scan("t", source(), None)?
         .aggregate(vec![col("g")], vec![sum(col("v")), count(col("k"))])?
