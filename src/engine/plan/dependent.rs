@@ -231,7 +231,11 @@ impl Domain {
             let pairs = left_keys.iter().cloned().zip(right_keys.iter().cloned());
             conditions.extend(pairs.map(|(l, r)| same(Expr::Column(l), Expr::Column(r))));
         }
-        let joined = LogicalPlanBuilder::from(left).join_on(right, join.join_type, conditions)?;
+        let joined = LogicalPlanBuilder::from(left).join_on(
+            right,
+            join.join_type,
+            or_always(join.join_type, conditions),
+        )?;
         if join.join_type != Full {
             return Ok((joined.build()?, keys));
         }
@@ -276,7 +280,8 @@ impl Domain {
         let (values, all) = self.fresh(names)?;
         let pairs = all.iter().cloned().zip(keys);
         let on: Vec<Expr> = pairs.map(|(l, r)| same(Expr::Column(l), Expr::Column(r))).collect();
-        let joined = LogicalPlanBuilder::from(values).join_on(some, JoinType::Left, on)?;
+        let joined =
+            LogicalPlanBuilder::from(values).join_on(some, JoinType::Left, or_always(JoinType::Left, on))?;
         let mut columns = Vec::new();
         for (e, (qualifier, field)) in aggregate.aggr_expr.iter().zip(aggregate.schema.iter()) {
             let value = Expr::Column(Column::new(qualifier.cloned(), field.name()));
@@ -417,4 +422,12 @@ fn collect(plan: &LogicalPlan, found: &mut Vec<Column>) {
     for input in plan.inputs() {
         collect(input, found);
     }
+}
+
+/// The conditions of a join; of one that is not an inner one there must be some.
+pub(super) fn or_always(kind: JoinType, mut conditions: Vec<Expr>) -> Vec<Expr> {
+    if conditions.is_empty() && kind != JoinType::Inner {
+        conditions.push(lit(true));
+    }
+    conditions
 }

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
     LogicalPlanBuilder, Operator, SkipType, Subquery, lit, when,
 };
 
-use super::dependent::{Domain, Names, outer_columns};
+use super::dependent::{Domain, Names, or_always, outer_columns};
 use super::lower::has_subquery;
 use super::plain::{
     clashes, holds_subquery, is_joinable, is_plain_condition, is_plain_scalar, is_single_row,
@@ -342,8 +342,9 @@ impl Subqueries {
                 condition.push(self.lift_beside(expr, &mut left, &mut right)?);
             }
         }
-        let mut joined =
-            LogicalPlanBuilder::from(left).join_on(right, join.join_type, conjunction(condition))?.build()?;
+        let mut joined = LogicalPlanBuilder::from(left)
+            .join_on(right, join.join_type, or_always(join.join_type, condition))?
+            .build()?;
         if let Some(condition) = above {
             joined = self.filter(Filter::try_new(condition, Arc::new(joined))?)?.data;
         }

@@ -237,10 +237,10 @@ fn widen_sum(args: &mut [Expr], schema: &DFSchema) -> Result<Transformed<()>> {
     Ok(Transformed::yes(()))
 }
 
-/// Refuses aggregates and window functions where rows are still being chosen.
+/// Refuses aggregates and window functions where rows are still being chosen, and aggregates that are an outer query's.
 ///
 /// # Errors
-/// 42803 and 42P20, naming the clause.
+/// 42803 and 42P20, naming the clause; 0A000.
 pub(super) fn check_conditions(plan: &LogicalPlan) -> crate::Result<()> {
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
@@ -248,6 +248,14 @@ pub(super) fn check_conditions(plan: &LogicalPlan) -> crate::Result<()> {
         let clause = match node {
             LogicalPlan::Filter(_) => "WHERE",
             LogicalPlan::Join(_) => "JOIN conditions",
+            LogicalPlan::Aggregate(aggregate) => {
+                if aggregate.aggr_expr.iter().any(is_outer) {
+                    refused =
+                        Some(Error::unsupported("an aggregate of an outer query's columns in a subquery"));
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                return Ok(TreeNodeRecursion::Continue);
+            }
             _ => return Ok(TreeNodeRecursion::Continue),
         };
         node.apply_expressions(|expr| {
@@ -263,6 +271,12 @@ pub(super) fn check_conditions(plan: &LogicalPlan) -> crate::Result<()> {
         })
     })?;
     refused.map_or(Ok(()), Err)
+}
+
+/// Whether an aggregate, of an outer query's columns alone, is that query's and not the one's in which it stands.
+fn is_outer(aggregate: &Expr) -> bool {
+    let has = |wanted: fn(&Expr) -> bool| aggregate.exists(|e| Ok(wanted(e))).unwrap_or(false);
+    has(|e| matches!(e, Expr::OuterReferenceColumn(..))) && !has(|e| matches!(e, Expr::Column(_)))
 }
 
 /// Refuses what would make a kept view change by itself.
