@@ -23,7 +23,7 @@ use crate::world;
 pub(crate) type Ready = Box<dyn FnOnce(Tick) -> Result<()> + Send>;
 
 impl Core {
-    /// See [`crate::engine::Engine::replace_view`].
+    /// See [`crate::engine::Engine::replacement`].
     pub(crate) fn replace(
         &mut self,
         mut construction: Construction,
