@@ -22,6 +22,9 @@ use crate::error::Result;
 /// In tiles of fewer rows all are looked at.
 const ORDERED_ROWS_MIN: usize = 2048;
 
+/// A search that finds more than one row in so many is given up: to read all of them costs less than to pick these.
+const FEW_OF: usize = 8;
+
 /// The order of all columns of an index.
 const ASCENDING: SortOptions = SortOptions { descending: false, nulls_first: true };
 
@@ -181,14 +184,20 @@ impl Search {
         self.points.len()
     }
 
-    /// The rows of a snapshot among which are all that are looked for, with these columns, each as often as it counts.
-    pub(super) fn run(&self, rows: &ArrangementSnapshot, columns: &[usize]) -> Result<RecordBatch> {
+    /// The rows of a snapshot among which are all that are looked for, with these columns, each as often as it counts;
+    /// `None` when there are so many that a scan costs less.
+    pub(super) fn run(&self, rows: &ArrangementSnapshot, columns: &[usize]) -> Result<Option<RecordBatch>> {
         let schema: SchemaRef = Arc::new(rows.schema().project(columns)?);
+        let all: usize = rows.tiles().iter().map(|tile| tile.num_rows()).sum();
+        let mut few = all / FEW_OF + ORDERED_ROWS_MIN;
         let mut found = Vec::new();
         let mut first = 0;
         for tile in rows.tiles() {
             let mut places = Vec::new();
-            for row in self.rows_of(tile)? {
+            let wanted = self.rows_of(tile)?;
+            let Some(left) = few.checked_sub(wanted.len()) else { return Ok(None) };
+            few = left;
+            for row in wanted {
                 let weight = rows.weight(first + row);
                 places.extend((0..weight).map(|_| row));
             }
@@ -202,8 +211,8 @@ impl Search {
             found.push(batch(&schema, taken.collect::<Result<Vec<_>, _>>()?, places.len())?);
         }
         match &found[..] {
-            [one] => Ok(one.clone()),
-            _ => Ok(concat_batches(&schema, &found)?),
+            [one] => Ok(Some(one.clone())),
+            _ => Ok(Some(concat_batches(&schema, &found)?)),
         }
     }
 
@@ -299,7 +308,7 @@ mod tests {
             };
             let snapshot = arrangement.snapshot();
             let search = indexes.search(&bounds).unwrap().expect("an index fits");
-            let found = search.run(&snapshot, &[2, 0, 1]).unwrap();
+            let found = search.run(&snapshot, &[2, 0, 1]).unwrap().expect("few rows");
             let keep = |row: usize, all: &RecordBatch| {
                 bounds.iter().all(|(column, bound)| {
                     let value = ScalarValue::try_from_array(all.column(*column), row).unwrap();
@@ -322,6 +331,8 @@ mod tests {
             assert_eq!(got, expected, "step {step}");
         }
         assert!(indexes.search(&[(0, Bound::Low(int(1))), (2, Bound::In(vec![int(1)]))]).unwrap().is_some());
+        let most = indexes.search(&[(2, Bound::Low(int(100)))]).unwrap().expect("an index fits");
+        assert!(most.run(&arrangement.snapshot(), &[0]).unwrap().is_none(), "most rows are scanned");
         indexes.declare(&schema, &[]);
         assert!(indexes.search(&[(2, Bound::In(vec![int(1)]))]).unwrap().is_none());
         assert!(indexes.has(0) && indexes.has(1) && !indexes.has(2));

@@ -64,7 +64,7 @@ impl PointRead {
         (distinct.len() == equals.len()).then_some(PointRead { collection: source.id, equals, columns })
     }
 
-    /// The rows, with these parameters; `None` if no index has just these columns first, or a parameter is of a type
+    /// The rows, with these parameters; `None` if no index has just these columns first, most rows are asked for, or a parameter is of a type
     /// that the column's would have to be made into: then the query has to be planned.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl PointRead {
             return Ok(None);
         }
         match collection.indexes().search(&bounds)?.filter(|search| search.columns() == bounds.len()) {
-            Some(search) => collection.find(&search, &self.columns).map(Some),
+            Some(search) => collection.find(&search, &self.columns),
             None => Ok(None),
         }
     }

@@ -72,7 +72,7 @@ impl SnapshotTable {
                 &all
             }
         };
-        self.collection.find(&search, columns).map(Some)
+        self.collection.find(&search, columns)
     }
 
     fn num_rows(&self) -> usize {

@@ -116,11 +116,11 @@ impl CollectionSnapshot {
         self.indexes.declare(self.schema(), indexes);
     }
 
-    /// Rows among which are all that `search` looks for, with these columns.
+    /// Rows among which are all that `search` looks for, with these columns; `None`: so many that a scan costs less.
     ///
     /// # Errors
     /// As [`batches`](Self::batches).
-    pub(super) fn find(&self, search: &Search, columns: &[usize]) -> Result<RecordBatch> {
+    pub(super) fn find(&self, search: &Search, columns: &[usize]) -> Result<Option<RecordBatch>> {
         self.check()?;
         search.run(&self.rows, columns)
     }
