@@ -1,6 +1,9 @@
 //! A sink over a session: it follows, pauses, resumes, goes on after a restart, and its leavings go when it is dropped.
 
 mod database;
+#[path = "common/mock_streaming.rs"]
+#[allow(dead_code)] // each test program uses a part of it
+mod streaming;
 
 use std::path::Path;
 
@@ -246,4 +249,77 @@ fn what_a_sink_cannot_be_is_refused_before_it_exists() {
     );
     assert_eq!(s.error("CREATE CONNECTION c TO MQTT (url = 'x')").sqlstate.0, "0A000");
     assert_eq!(s.rows("SELECT count(*) FROM tidemill.sinks"), rows(&["0"]));
+}
+
+#[test]
+fn rows_that_stream_into_snowflake_wait_on_disk_while_it_is_cut_off() {
+    let server = streaming::MockStreaming::start();
+    let mut db = Db::with(|config| config.sink_memory = 1 << 20);
+    let mut s = db.session();
+    s.run(&format!(
+        "CREATE CONNECTION sf TO SNOWFLAKE (account = 'org-test', user = 'loader', private_key = '{}', database = 'DB', \
+         schema = 'PUBLIC', url = '{}') WITH (validate = false)",
+        streaming::KEY,
+        server.url
+    ));
+    s.run("CREATE TABLE t (id bigint NOT NULL, v bigint, note text) APPEND ONLY");
+    s.run("INSERT INTO t VALUES (1, 1, 'before the sink')");
+    let create = "CREATE SINK s FROM t INTO SNOWFLAKE CONNECTION sf (table = 'rows', mode = 'snowpipe_streaming') \
+                  WITH (commit_interval = '0 s', retry = '100 ms')";
+    s.run(create);
+    assert_eq!(s.error(&create.replace("SINK s", "SINK other")).sqlstate.0, "55006");
+    s.run("WAIT FOR SINK s TIMEOUT '30 s'");
+    assert_eq!(s.rows("SELECT status, error FROM tidemill.sinks"), rows(&["running|NULL"]));
+
+    // A row that is refused is told, and the others are there.
+    server.refuse(&[-13]);
+    s.run("INSERT INTO t VALUES (2, -13, 'refused'), (3, 14, 'taken')");
+    s.run("WAIT FOR SINK s TIMEOUT '30 s'");
+    let told = s.rows(
+        "SELECT object, kind, sqlstate, reason LIKE 'Snowflake has refused 1 rows%' FROM tidemill.errors",
+    );
+    assert_eq!(told, rows(&["s|sink|22000|t"]));
+
+    server.down(true);
+    let mut from = 10;
+    let fill = |s: &mut database::TestSession, from: &mut i64| {
+        for _ in 0..10 {
+            let to = *from + 9_999;
+            s.run(&format!("INSERT INTO t SELECT x, x, 'a rather long text ' || x FROM generate_series({from}, {to}) AS g(x)"));
+            *from = to + 1;
+        }
+    };
+    fill(&mut s, &mut from);
+    let waits = "SELECT backlog_rows > 50000, backlog_bytes <= 2097152, backlog_disk_bytes > 100000 FROM tidemill.sinks";
+    assert_eq!(s.rows(waits), rows(&["t|t|t"]));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while s.rows("SELECT error LIKE '%no answer from Snowflake%' FROM tidemill.sinks") != rows(&["t"]) {
+        assert!(
+            std::time::Instant::now() < until,
+            "{:?}",
+            s.rows("SELECT status, error FROM tidemill.sinks")
+        );
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // Killed and started again while it is cut off, what waits is there again.
+    drop(s);
+    db = db.reopen(false);
+    let mut s = db.session();
+    fill(&mut s, &mut from);
+    server.down(false);
+    s.run("WAIT FOR SINK s TIMEOUT '120 s'");
+    let mut ids: Vec<i64> = server.rows().iter().map(|row| row["ID"].as_i64().unwrap()).collect();
+    ids.sort_unstable();
+    let expected: Vec<i64> = [1, 3].into_iter().chain(10..from).collect();
+    assert_eq!(ids.len(), expected.len());
+    assert_eq!(ids, expected);
+    let fresh =
+        "SELECT count(*) > 2, min(freshness) > interval '0 s' FROM tidemill.sink_commits WHERE sink = 's'";
+    assert_eq!(s.rows(fresh), rows(&["t|t"]));
+    s.run("DROP SINK s");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while server.seen("drop") == 0 {
+        assert!(std::time::Instant::now() < until, "the channel was not dropped");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }

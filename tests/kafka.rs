@@ -339,6 +339,7 @@ fn sink_definition(address: &str, topic: &str, kind: Kind) -> SinkDefinition {
         options: pairs(&[("topic", topic), ("commit_interval", "1 ms")]),
         format: None,
         envelope: if kind == Kind::Keyed { Envelope::Upsert } else { Envelope::None },
+        append_only: kind == Kind::Append,
     }
 }
 

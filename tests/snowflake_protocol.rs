@@ -28,23 +28,29 @@ fn connection(server: &MockSnowflake) -> Vec<(String, String)> {
 
 /// Follows a history into the server, to its end.
 fn sync(server: &MockSnowflake) -> Result<Arc<Status>, Error> {
+    let status = Arc::new(Status::default());
+    sync_as(server, "10 ms", status.clone())?;
+    Ok(status)
+}
+
+/// The same; `retry` is the first pause after a failure.
+fn sync_as(server: &MockSnowflake, retry: &str, status: Arc<Status>) -> Result<(), Error> {
     let definition = SinkDefinition {
         name: "s".to_string(),
         uuid: uuid::Uuid::from_u128(9),
         kind: "snowflake".to_string(),
         connection: connection(server),
-        options: [("table", "t"), ("commit_interval", "0 s"), ("retry", "10 ms")]
+        options: [("table", "t"), ("commit_interval", "0 s"), ("retry", retry)]
             .map(|(n, v)| (n.to_string(), v.to_string()))
             .to_vec(),
         format: None,
         envelope: Envelope::None,
+        append_only: false,
     };
     let memory = tempfile::tempdir().unwrap();
-    let status = Arc::new(Status::default());
     let sink = snowflake::sink(&definition, &History::schema(), &[0])?;
     let history = History::new(Kind::Keyed, 7, END);
-    follow(sink, history, uuid::Uuid::from_u128(9), memory.path().to_path_buf(), status.clone())?;
-    Ok(status)
+    follow(sink, history, uuid::Uuid::from_u128(9), memory.path().to_path_buf(), status)
 }
 
 /// The target is the history's, and no tick was committed twice.
@@ -200,6 +206,46 @@ fn errors_that_can_pass_are_tried_again() {
     server.fault("COPY", Fault::Fails("000630", "57014"));
     server.fault("/session/v1/login-request", Fault::Unavailable);
     sync(&server).unwrap();
+    check(&server);
+}
+
+#[test]
+fn files_that_are_not_loaded_whole_are_staged_again() {
+    let server = MockSnowflake::start(Cloud::Azure);
+    server.fault("COPY", Fault::LoadsFewer);
+    sync(&server).unwrap();
+    check(&server);
+    assert_eq!(server.seen("ROLLBACK").len(), 1);
+    let directory = |i: usize| server.seen("PUT ")[i].text.split(" @").nth(1).unwrap().to_string();
+    assert_ne!(directory(0), directory(1));
+}
+
+#[test]
+fn a_suspended_warehouse_is_waited_for() {
+    let server = MockSnowflake::start(Cloud::Azure);
+    server.fault("COPY", Fault::Fails("000606", "57P03"));
+    server.fault("UPDATE", Fault::Fails("000606", "57P03"));
+    sync(&server).unwrap();
+    check(&server);
+}
+
+#[test]
+fn a_writer_that_is_shut_out_says_so() {
+    let server = MockSnowflake::start(Cloud::Azure);
+    let progress = "UPDATE \"T__TIDEMILL_00000000000000000000000000000009_PROGRESS\" SET GENERATION =";
+    server.fault(progress, Fault::TakenOver);
+    let status = Arc::new(Status::default());
+    std::thread::scope(|threads| {
+        let writer = threads.spawn(|| sync_as(&server, "2 s", status.clone()));
+        let said = |s: &str| s.contains("another writer has taken the sink over");
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        while !status.get().error.as_deref().is_some_and(said) {
+            assert!(std::time::Instant::now() < until, "{:?}", status.get());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(server.commits().is_empty());
+        writer.join().unwrap().unwrap();
+    });
     check(&server);
 }
 

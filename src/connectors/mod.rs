@@ -247,6 +247,9 @@ pub const MEMORY_COMMITTED: &str = "committed";
 /// After a crash the destination's own record decides which of the two it is; history is kept for both.
 pub const MEMORY_INTENT: &str = "intent";
 
+/// Makes rows that a destination has refused rows of `tidemill.errors`; they survive a crash when it returns.
+pub type Refused = Arc<dyn Fn(&[BadRecord]) -> Result<()> + Send + Sync>;
+
 /// A sink's whole world.
 pub struct SinkContext {
     /// The sink's name, for logs.
@@ -269,6 +272,8 @@ pub struct SinkContext {
     pub status: Arc<Status>,
     /// Who wants the target compared.
     pub checks: Arc<Checks>,
+    /// Where rows go that the destination has refused.
+    pub refused: Refused,
     /// When to stop.
     pub stop: StopFlag,
 }
@@ -345,6 +350,8 @@ pub struct SinkDefinition {
     pub format: Option<FormatSpec>,
     /// ENVELOPE.
     pub envelope: Envelope,
+    /// What it follows is proven never to retract.
+    pub append_only: bool,
 }
 
 /// Options with secrets resolved, taken one by one; what is left over at the end is an error that lists the known names.

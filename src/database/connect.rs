@@ -104,6 +104,16 @@ pub(crate) fn sink_definition(catalog: &Catalog, name: &str, sink: &Sink) -> Res
         options: resolve(catalog, &sink.options)?,
         format: format(catalog, sink.format.as_ref(), sink.registry)?,
         envelope: sink.envelope,
+        append_only: is_append_only(catalog, sink.from),
+    })
+}
+
+/// Whether what a sink follows is known never to retract: a source or table without key that only grows.
+pub(crate) fn is_append_only(catalog: &Catalog, from: ObjectId) -> bool {
+    catalog.get(from).is_some_and(|from| match &from.object {
+        Object::Source(source) => source.key.is_empty(),
+        Object::Table(table) => table.append_only,
+        _ => false,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::connectors::{
     Checks, MEMORY_COMMITTED, SinkCommit, SinkContext, SourceContext, Status, StatusValues, Whole, registry,
 };
 use crate::database::store::Store;
-use crate::database::supervise::{EngineFeed, Followed, Worker};
+use crate::database::supervise::{EngineFeed, Followed, Worker, refused};
 use crate::database::webhook::{Webhook, check};
 use crate::database::{Database, connect};
 use crate::engine::Engine;
@@ -121,7 +121,6 @@ impl Workers {
         store: &Arc<Store>,
         catalog: &Catalog,
         entry: &Entry,
-        append_only: bool,
         followed: Arc<Followed>,
     ) -> Result<()> {
         let Object::Sink(sink) = &entry.object else {
@@ -142,6 +141,7 @@ impl Workers {
         let (_, schema) = connect::followed_schema(catalog, sink)?;
         let key = connect::sink_key(sink, &schema)?;
         let (uuid, memory) = (sink.uuid.0, store.memory(entry.id.0));
+        let refused = refused(engine.clone(), name.clone());
         let state = Arc::clone(&status);
         let checks = Arc::new(Checks::new(whole(engine, sink.from)));
         let asked = Arc::clone(&checks);
@@ -155,12 +155,13 @@ impl Workers {
                 uuid,
                 schema: Arc::clone(&schema),
                 key: key.clone(),
-                append_only,
+                append_only: definition.append_only,
                 changes: followed.attempt(),
                 memory: Arc::clone(&memory),
                 release: Arc::new(move |tick| release.release(tick)),
                 status: Arc::clone(&state),
                 checks: Arc::clone(&asked),
+                refused: Arc::clone(&refused),
                 stop: stop.clone(),
             };
             registry::sink(&definition, &schema, &key)?.run(context)
@@ -272,24 +273,10 @@ impl Database {
 
     /// Sets a sink to work on what it follows; what stands in its way is shown as its status.
     pub(crate) fn start_sink(&self, entry: &Entry, followed: Arc<Followed>) {
-        let append_only = match &entry.object {
-            Object::Sink(sink) => self.is_append_only(sink.from),
-            _ => false,
-        };
-        let started =
-            self.workers.start_sink(&self.engine, &self.store, &self.catalog(), entry, append_only, followed);
+        let started = self.workers.start_sink(&self.engine, &self.store, &self.catalog(), entry, followed);
         if let Err(error) = started {
             tracing::error!(sink = entry.name, %error, "cannot start");
             self.workers.fail(entry.id, &error);
         }
-    }
-
-    /// Whether what a sink follows is known never to retract: a source or table without key that only grows.
-    pub(crate) fn is_append_only(&self, from: ObjectId) -> bool {
-        self.catalog().get(from).is_some_and(|from| match &from.object {
-            Object::Source(source) => source.key.is_empty(),
-            Object::Table(table) => table.append_only,
-            _ => false,
-        })
     }
 }

@@ -249,6 +249,9 @@ impl Memory for Files {
     }
 }
 
+/// The file in a sink's memory that has what would be rows of `tidemill.errors`, a line each.
+pub const REFUSED: &str = "refused";
+
 /// Runs a sink over a history until it has committed the last tick, or fails. `memory`: an existing directory.
 pub fn follow(
     sink: Box<dyn Sink>,
@@ -257,6 +260,7 @@ pub fn follow(
     memory: PathBuf,
     status: Arc<Status>,
 ) -> Result<()> {
+    let refused = memory.join(REFUSED);
     let memory = Arc::new(Files(memory));
     let tick = |name: &str| -> Option<Tick> {
         let value = memory.get(name).expect("the sink's memory")?;
@@ -269,6 +273,15 @@ pub fn follow(
     let start = committed.unwrap_or(if snapshot { SNAPSHOT } else { 0 });
     let stop = StopFlag::default();
     let (end, at_end) = (history.end, stop.clone());
+    let refused: tidemill::connectors::Refused = Arc::new(move |bad| {
+        use std::io::Write as _;
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&refused)?;
+        for record in bad {
+            let raw = record.raw.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            writeln!(file, "{}|{}|{}|{raw}", record.sqlstate, record.reason, record.position)?;
+        }
+        Ok(file.sync_all()?)
+    });
     let context = SinkContext {
         name: "s".to_string(),
         uuid,
@@ -283,6 +296,7 @@ pub fn follow(
             }
         }),
         status,
+        refused,
         checks: Arc::new(tidemill::connectors::Checks::new(|| Err(tidemill::Error::internal("nobody asks")))),
         stop,
     };

@@ -38,6 +38,10 @@ pub enum Fault {
     Fails(&'static str, &'static str),
     /// For an upload: the credentials have expired.
     CredentialsExpired,
+    /// Another writer raises the fence before it runs.
+    TakenOver,
+    /// For COPY: it says that it has loaded a row less.
+    LoadsFewer,
 }
 
 /// Which of the clouds the stage is in.
@@ -234,6 +238,12 @@ async fn handle(
         "/queries/v1/query-request" => {
             match &fault {
                 Some(Fault::TokenExpired) => model.expired.push(token.clone()),
+                Some(Fault::TakenOver) => {
+                    // In a transaction of its own, which the end of this one does not undo.
+                    let saved = model.before.as_mut().and_then(|(progress, _)| progress.as_mut());
+                    saved.into_iter().for_each(|(_, fence, _)| *fence += 1);
+                    model.run("UPDATE P SET FENCE = FENCE + 1");
+                }
                 Some(Fault::SessionGone) => {
                     model.roll_back();
                     return answer(
@@ -252,6 +262,11 @@ async fn handle(
                 return answer(json!({ "success": false, "code": "390112", "message": "token expired" }));
             }
             let mut result = model.run(&text);
+            if fault == Some(Fault::LoadsFewer) {
+                let loaded = &mut result["data"]["rowset"][0][2];
+                let rows: u64 = loaded.as_str().and_then(|n| n.parse().ok()).expect("a number");
+                *loaded = json!((rows - 1).to_string());
+            }
             // The number of the request is the statement's id.
             result["data"]["queryId"] = json!(format!("q{}", model.seen.len()));
             match &fault {

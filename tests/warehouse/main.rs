@@ -15,6 +15,11 @@ mod postgres;
 #[allow(dead_code)] // each test program uses a part of it
 mod server;
 mod snowflake;
+mod snowpipe;
+mod streaming;
+#[path = "../common/mock_streaming.rs"]
+#[allow(dead_code)] // each test program uses a part of it
+mod streaming_server;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -90,6 +95,33 @@ fn main() {
         let server = server.clone();
         trials.push(Trial::test(name, move || test(&server.get())));
     }
+    for point in streaming::CRASH_POINTS {
+        trials.push(Trial::test(format!("streaming_{point}"), move || streaming::crash(point)));
+    }
+    for point in snowpipe::CRASH_POINTS {
+        trials.push(Trial::test(format!("snowpipe_{point}"), move || snowpipe::crash(point)));
+    }
+    for (name, test) in [
+        ("snowpipe_faults_lose_and_double_nothing", snowpipe::faults as fn() -> Result<(), Failed>),
+        ("snowpipe_names_and_objects", snowpipe::names),
+        ("snowpipe_refused_rows_are_told", snowpipe::refused),
+        ("snowpipe_auto_ingest", snowpipe::auto_ingest),
+        ("snowpipe_what_cannot_be_is_refused", snowpipe::refusals),
+    ] {
+        trials.push(Trial::test(name, test));
+    }
+    for (name, test) in [
+        ("streaming_faults_lose_and_double_nothing", streaming::faults as fn() -> Result<(), Failed>),
+        ("streaming_tokens_and_commits", streaming::tokens),
+        ("streaming_writer_that_is_shut_out_says_so", streaming::fenced),
+        ("streaming_refused_rows_are_told", streaming::refused),
+        ("streaming_existing_targets", streaming::existing_rows),
+        ("streaming_forgotten_channel", streaming::forgotten_channel),
+        ("streaming_clock_that_is_wrong", streaming::wrong_clock),
+        ("streaming_what_cannot_be_is_refused", streaming::refusals),
+    ] {
+        trials.push(Trial::test(name, test));
+    }
     let database = Arc::new(Lazy::new(Postgres::start));
     for kind in [Kind::Keyed, Kind::Bag, Kind::Append] {
         // What is copied is staged; there is nothing to load in the transaction.
@@ -139,7 +171,7 @@ impl<T> Lazy<T> {
 
 /// What a child process is to do, as one line of text.
 struct Task {
-    /// `files`, `snowflake` or `postgres`.
+    /// `files`, `snowflake`, `postgres`, `streaming` or `snowpipe`.
     sink: &'static str,
     /// The url, or a server's port.
     url: String,
@@ -147,6 +179,7 @@ struct Task {
     memory: PathBuf,
     kind: Kind,
     seed: u64,
+    /// FORMAT of files; how a streaming sink differs from the others.
     format: &'static str,
 }
 
@@ -162,6 +195,7 @@ impl Task {
                 ("user", "postgres"),
                 ("database", "postgres"),
             ]),
+            "streaming" | "snowpipe" => streaming::connection(&self.url),
             _ => pairs(&[
                 ("account", "org-test"),
                 ("user", "LOADER"),
@@ -171,21 +205,40 @@ impl Task {
                 ("url", &self.url),
             ]),
         };
+        let mut connection: Vec<(String, String)> = connection;
+        let mut options: Vec<(String, String)> = pairs(&[
+            ("table", &self.table),
+            ("commit_interval", "0 s"),
+            ("retry", "100 ms"),
+            // Small files, so that a batch has several.
+            ("file_size", "1024"),
+        ]);
+        let kind = match self.sink {
+            "streaming" => {
+                options.extend(pairs(&[("mode", "snowpipe_streaming")]));
+                match self.format {
+                    "keep" => options.extend(pairs(&[("existing_rows", "keep")])),
+                    "warehouse" => connection.extend(pairs(&[("warehouse", "W")])),
+                    _ => {}
+                }
+                "snowflake"
+            }
+            "snowpipe" => {
+                options.extend(pairs(&[("mode", "snowpipe")]));
+                "snowflake"
+            }
+            other => other,
+        };
         SinkDefinition {
             name: "s".to_string(),
             uuid: self.uuid(),
-            kind: self.sink.to_string(),
+            kind: kind.to_string(),
             connection,
-            options: pairs(&[
-                ("table", &self.table),
-                ("commit_interval", "0 s"),
-                ("retry", "100 ms"),
-                // Small files, so that a batch has several.
-                ("file_size", "1024"),
-            ]),
+            options,
             format: (self.sink == "files")
                 .then(|| FormatSpec { name: self.format.to_string(), options: Vec::new() }),
             envelope: Envelope::None,
+            append_only: self.kind == Kind::Append,
         }
     }
 
@@ -243,7 +296,10 @@ fn child(task: &str) -> i32 {
     let parts: Vec<&str> = task.split('\t').collect();
     let [sink, url, table, memory, kind, seed, format] = parts[..] else { return 3 };
     let task = Task {
-        sink: ["files", "snowflake", "postgres"].into_iter().find(|s| *s == sink).expect("a sink"),
+        sink: ["files", "snowflake", "postgres", "streaming", "snowpipe"]
+            .into_iter()
+            .find(|s| *s == sink)
+            .expect("a sink"),
         url: url.to_string(),
         table: table.to_string(),
         memory: PathBuf::from(memory),

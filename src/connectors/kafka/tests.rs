@@ -321,11 +321,13 @@ fn run_sink(
         options: pairs(&[("topic", "out"), ("commit_interval", "10 ms")]),
         format: None,
         envelope,
+        append_only: false,
     };
     let schema = rows(&[]).schema();
     let sink = super::sink(&definition, &schema, key).unwrap();
     let (status, stop) = (Arc::new(Status::default()), StopFlag::default());
     let result = sink.run(SinkContext {
+        refused: Arc::new(|_| Ok(())),
         name: "k".into(),
         uuid,
         schema,

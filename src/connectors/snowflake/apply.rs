@@ -23,7 +23,7 @@ use crate::connectors::warehouse::consolidate::select;
 use crate::connectors::warehouse::staging::write_files;
 use crate::connectors::warehouse::{
     Applied, Batch, Counts, Effect, Failure, Mode, Progress, Remedy, Shape, StagedFile, Step, Warehouse,
-    misfit, refuse_rows, target_gone,
+    refuse_rows, target_gone,
 };
 use crate::connectors::{Differences, StopFlag};
 use crate::engine::Tick;
@@ -31,7 +31,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::world;
 
 /// Between two heartbeats; the loop calls more often.
-const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(900);
+pub(super) const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(900);
 
 /// By what a sink is known in Snowflake's history of queries.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct SinkTag {
 
 impl SinkTag {
     /// The QUERY_TAG of statements that take the target to a tick, or belong to none: JSON.
-    fn text(&self, tick: Option<Tick>) -> String {
+    pub(super) fn text(&self, tick: Option<Tick>) -> String {
         let id = self.uuid.to_string();
         json!({ "app": "tidemill", "sink": self.name, "sink_id": id, "tick": tick }).to_string()
     }
@@ -152,7 +152,7 @@ impl Snowflake {
             }
             Err(failure) => return Err(failure),
         };
-        self.check_target(&described)?;
+        types::check_target(&s.names.target, &self.columns, s.own_columns(), &described)?;
         if progress.generation == 0 && !self.replace {
             let rows = self.run(&s.count_target(), Repeat::Harmless)?;
             if rows.number(0, "N")? > 0 {
@@ -160,37 +160,6 @@ impl Snowflake {
             }
         }
         Ok(())
-    }
-
-    fn check_target(&self, described: &Rows) -> Result<()> {
-        let own = self.statements.own_columns();
-        let place = |name: &str| (0..described.len()).find(|&i| described.get(i, "name") == Some(name));
-        let mut problems = Vec::new();
-        for column in &self.columns {
-            match place(&column.name) {
-                None => problems.push(format!("{} is missing", column.name)),
-                Some(i) => {
-                    problems.extend(types::misfit(column, described.get(i, "type").unwrap_or_default()));
-                }
-            }
-        }
-        problems.extend(
-            own.iter()
-                .filter(|name| place(name).is_none())
-                .map(|name| format!("{name} is missing, which tells equal rows of a sink without KEY apart")),
-        );
-        for i in 0..described.len() {
-            let name = described.get(i, "name").unwrap_or_default();
-            let known = own.contains(&name) || self.columns.iter().any(|c| c.name == name);
-            if !known && described.get(i, "null?") == Some("N") && described.get(i, "default").is_none() {
-                problems
-                    .push(format!("{name} is NOT NULL without a default, and the sink has no values for it"));
-            }
-        }
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(misfit(&self.statements.names.target, &problems))
     }
 
     /// A writer that died may have left a transaction that holds the progress row. Best effort.

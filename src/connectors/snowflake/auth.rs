@@ -1,12 +1,15 @@
 //! Who we are to Snowflake: account and user names, and key-pair tokens.
 //!
 //! A key-pair token is a JWT signed with RS256 that lives for a minute. Snowflake refuses one that
-//! arrives more than a minute after it was made, so each attempt to log in makes its own.
+//! arrives more than a minute after it was made, so each attempt to log in makes its own. Where this machine's clock is
+//! wrong, tokens go by Snowflake's, which every answer tells.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use reqwest::header::{DATE, HeaderMap};
 use ring::rand::SystemRandom;
 use ring::rsa::KeyPair;
 use ring::signature::{KeyPair as _, RSA_PKCS1_SHA256};
@@ -46,8 +49,9 @@ pub enum Credentials {
 }
 
 /// An RSA private key.
+#[derive(Clone)]
 pub struct PrivateKey {
-    pair: KeyPair,
+    pair: Arc<KeyPair>,
     /// SHA-256 of the public key, base64: how Snowflake names it.
     fingerprint: String,
 }
@@ -80,13 +84,13 @@ impl PrivateKey {
         let pair = pair.map_err(|e| wrong(&format!("holds no usable RSA key: {e}")))?;
         let public = public_key_der(pair.public_key().as_ref());
         let digest = ring::digest::digest(&ring::digest::SHA256, &public);
-        Ok(PrivateKey { fingerprint: STANDARD.encode(digest), pair })
+        Ok(PrivateKey { fingerprint: STANDARD.encode(digest), pair: Arc::new(pair) })
     }
 
-    /// A token for one attempt to log in.
-    pub fn token(&self, account: &str, user: &str) -> Result<Secret> {
+    /// A token for one attempt to log in. `ahead`: by how many seconds Snowflake's clock is ahead of this machine's.
+    pub fn token(&self, account: &str, user: &str, ahead: i64) -> Result<Secret> {
         let subject = format!("{}.{}", account_name(account), user.to_uppercase());
-        let now = world::now_micros() / 1_000_000;
+        let now = world::now_micros() / 1_000_000 + ahead;
         let claims = serde_json::json!({
             "iss": format!("{subject}.SHA256:{}", self.fingerprint),
             "sub": subject,
@@ -101,6 +105,18 @@ impl PrivateKey {
             .map_err(|_| Error::internal("signing with the private key failed"))?;
         Ok(Secret::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))))
     }
+}
+
+/// Clocks that differ by less than this many seconds do not make a token invalid.
+const SKEW_SECONDS: i64 = 20;
+
+/// By how many seconds the clock of whoever sent these headers is ahead of this machine's, if that is so much that a
+/// token made `ahead` before can have been refused for it.
+pub fn clock_ahead(headers: &HeaderMap, ahead: i64) -> Option<i64> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    let theirs = chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp();
+    let found = theirs - world::now_micros() / 1_000_000;
+    ((found - ahead).abs() > SKEW_SECONDS).then_some(found)
 }
 
 /// The account as it stands in tokens: upper case, without region.
@@ -175,7 +191,7 @@ mod tests {
     fn a_token_says_who_and_is_signed() {
         let key = PrivateKey::from_pem(KEY).unwrap();
         assert_eq!(key.fingerprint, FINGERPRINT);
-        let token = key.token("myorg-acct.eu-central-1", "Loader").unwrap();
+        let token = key.token("myorg-acct.eu-central-1", "Loader", 0).unwrap();
         let parts: Vec<&str> = token.reveal().split('.').collect();
         let claims: serde_json::Value =
             serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
@@ -188,6 +204,22 @@ mod tests {
             ring::signature::UnparsedPublicKey::new(&ring::signature::RSA_PKCS1_2048_8192_SHA256, public);
         let signature = URL_SAFE_NO_PAD.decode(parts[2]).unwrap();
         verifier.verify(format!("{}.{}", parts[0], parts[1]).as_bytes(), &signature).unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_noticed() {
+        let at = |seconds: i64| {
+            let then =
+                chrono::DateTime::from_timestamp(world::now_micros() / 1_000_000 + seconds, 0).unwrap();
+            let date = then.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            HeaderMap::from_iter([(DATE, date.parse().unwrap())])
+        };
+        let hour = clock_ahead(&at(3_600), 0).unwrap();
+        assert!((3_598..=3_600).contains(&hour), "{hour}");
+        assert_eq!(clock_ahead(&at(3_600), hour), None);
+        assert!(clock_ahead(&at(-90), 0).unwrap() < -80);
+        assert_eq!(clock_ahead(&at(5), 0), None);
+        assert_eq!(clock_ahead(&HeaderMap::new(), 0), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::auth::{Credentials, Secret, login_account};
+use super::auth::{Credentials, Secret, clock_ahead, login_account};
 use super::config::Config;
 use super::wire::{Answer, LoginData, QueryData, Rows};
 use crate::connectors::StopFlag;
@@ -21,7 +21,7 @@ use crate::world;
 /// The longest wait for one answer. The server itself answers `still running` after about 45 seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a harmless request is sent again.
-const REPEATS: u32 = 6;
+pub(super) const REPEATS: u32 = 6;
 /// Pauses between questions whether a statement is done; the last one stays.
 const POLL_MILLIS: [u64; 7] = [500, 500, 1_000, 1_500, 2_000, 4_000, 5_000];
 
@@ -52,21 +52,16 @@ pub struct Session {
     /// What Snowflake calls the statements that ran under it.
     queries: Vec<String>,
     stop: StopFlag,
+    /// By how many seconds Snowflake's clock was ahead of ours in the last answer, where that matters.
+    clock_ahead: Option<i64>,
+    /// How much of it tokens take into account.
+    ahead: i64,
 }
 
 impl Session {
     /// Logs in. `tag` names the session's statements in Snowflake's history.
     pub fn open(config: &Config, tag: &str, stop: &StopFlag) -> Step<Session> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Error::new(SqlState::IO_ERROR, format!("cannot start a runtime: {e}")))?;
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("Tidemill/", env!("CARGO_PKG_VERSION")))
-            .timeout(ANSWER_TIMEOUT)
-            .connect_timeout(Duration::from_secs(15))
-            .build()
-            .map_err(|e| Error::new(SqlState::IO_ERROR, format!("cannot start an HTTP client: {e}")))?;
+        let (runtime, http) = http_client()?;
         let mut session = Session {
             runtime,
             http,
@@ -77,6 +72,8 @@ impl Session {
             tag: tag.to_string(),
             queries: Vec::new(),
             stop: stop.clone(),
+            clock_ahead: None,
+            ahead: 0,
         };
         session.log_in(config, tag)?;
         Ok(session)
@@ -96,7 +93,7 @@ impl Session {
         }
         let mut attempt = 0;
         loop {
-            let body = login_body(config, tag)?;
+            let body = login_body(config, tag, self.ahead)?;
             let sent =
                 self.send::<LoginData>(Method::POST, "/session/v1/login-request", &query, None, Some(&body));
             let answer = match sent {
@@ -115,6 +112,17 @@ impl Session {
                     Ok(())
                 }
                 _ => {
+                    let by_key = matches!(config.credentials, Credentials::KeyPair(_));
+                    if let Some(ahead) = self.clock_ahead.filter(|_| by_key && attempt < REPEATS) {
+                        // A token of another time is refused whatever else is right.
+                        tracing::warn!(
+                            seconds = ahead,
+                            "Snowflake's clock is ahead of this machine's by so much"
+                        );
+                        self.ahead = ahead;
+                        attempt += 1;
+                        continue;
+                    }
                     let code = answer.code.unwrap_or_default();
                     Err(Failure {
                         error: Error::new(
@@ -217,7 +225,7 @@ impl Session {
         let mut lost_answers = 0;
         loop {
             let millis = POLL_MILLIS.get(polls).or(POLL_MILLIS.last()).copied().unwrap_or(5_000);
-            if !self.wait(Duration::from_millis(millis)) {
+            if !wait(&self.stop, Duration::from_millis(millis)) {
                 self.cancel(request);
                 return Err(Failure::retry(Error::new(SqlState::QUERY_CANCELED, "the sink is stopping")));
             }
@@ -338,7 +346,7 @@ impl Session {
 
     /// One request, one answer; what lost it otherwise. Nothing is repeated here.
     fn send<T: DeserializeOwned>(
-        &self,
+        &mut self,
         method: Method,
         path: &str,
         query: &[(&str, String)],
@@ -357,14 +365,15 @@ impl Session {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let (status, bytes) = self
+        let (status, ahead, bytes) = self
             .runtime
             .block_on(async {
                 let response = request.send().await?;
-                let status = response.status();
-                Ok((status, response.bytes().await?))
+                let ahead = clock_ahead(response.headers(), self.ahead);
+                Ok((response.status(), ahead, response.bytes().await?))
             })
             .map_err(|e: reqwest::Error| Lost { what: transport_error(&e.without_url()) })?;
+        self.clock_ahead = ahead;
         match serde_json::from_slice::<Answer<T>>(&bytes) {
             Ok(answer) if status.is_success() => Ok(answer),
             // The service itself says what failed; whatever stands before it does not speak like this.
@@ -383,20 +392,44 @@ impl Session {
 
     /// Waits before the next attempt, longer each time; `false`: the sink was told to stop.
     fn pause(&self, attempt: u32) -> bool {
-        let base = Duration::from_millis(250) * 2_u32.pow(attempt.min(6));
-        self.wait(base.mul_f64(0.5 + world::jitter()).min(Duration::from_secs(16)))
+        wait(&self.stop, pause(attempt))
     }
+}
 
-    fn wait(&self, time: Duration) -> bool {
-        let until = world::instant() + time;
-        while let Some(left) = until.checked_duration_since(world::instant()).filter(|d| !d.is_zero()) {
-            if self.stop.is_set() {
-                return false;
-            }
-            world::sleep(left.min(Duration::from_millis(100)));
+/// How long to wait before the next attempt, longer each time.
+pub(super) fn pause(attempt: u32) -> Duration {
+    let base = Duration::from_millis(250) * 2_u32.pow(attempt.min(6));
+    base.mul_f64(0.5 + world::jitter()).min(Duration::from_secs(16))
+}
+
+/// Waits; `false`: the sink was told to stop.
+pub(super) fn wait(stop: &StopFlag, time: Duration) -> bool {
+    let until = world::instant() + time;
+    while let Some(left) = until.checked_duration_since(world::instant()).filter(|d| !d.is_zero()) {
+        if stop.is_set() {
+            return false;
         }
-        !self.stop.is_set()
+        world::sleep(left.min(Duration::from_millis(100)));
     }
+    !stop.is_set()
+}
+
+/// What requests are sent with, and what runs them.
+///
+/// # Errors
+/// The operating system's.
+pub(super) fn http_client() -> Step<(tokio::runtime::Runtime, reqwest::Client)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(SqlState::IO_ERROR, format!("cannot start a runtime: {e}")))?;
+    let http = reqwest::Client::builder()
+        .user_agent(concat!("Tidemill/", env!("CARGO_PKG_VERSION")))
+        .timeout(ANSWER_TIMEOUT)
+        .connect_timeout(Duration::from_secs(15))
+        .build()
+        .map_err(|e| Error::new(SqlState::IO_ERROR, format!("cannot start an HTTP client: {e}")))?;
+    Ok((runtime, http))
 }
 
 impl Drop for Session {
@@ -428,7 +461,7 @@ impl Lost {
     }
 }
 
-fn login_body(config: &Config, tag: &str) -> Step<Value> {
+fn login_body(config: &Config, tag: &str, ahead: i64) -> Step<Value> {
     let mut data = json!({
         // The server chooses the protocol's details by the driver that asks; ours are those of the Go driver.
         "CLIENT_APP_ID": "Go",
@@ -451,13 +484,14 @@ fn login_body(config: &Config, tag: &str) -> Step<Value> {
         Credentials::Password(password) => data["PASSWORD"] = json!(password.reveal()),
         Credentials::KeyPair(key) => {
             data["AUTHENTICATOR"] = json!("SNOWFLAKE_JWT");
-            data["TOKEN"] = json!(key.token(&config.account, &config.user)?.reveal());
+            data["TOKEN"] = json!(key.token(&config.account, &config.user, ahead)?.reveal());
         }
     }
     Ok(json!({ "data": data }))
 }
 
-fn transport_error(e: &reqwest::Error) -> Error {
+/// Why a request was not answered.
+pub(super) fn transport_error(e: &reqwest::Error) -> Error {
     let mut text = e.to_string();
     let mut cause = std::error::Error::source(e);
     while let Some(inner) = cause {

@@ -4,16 +4,24 @@
 //! made from the relation's columns if it is not there; its rows belong to the sink. Beside it, in the same
 //! schema, the sink keeps its progress, a table for changes and a stage; `DROP SINK` removes those.
 //!
+//! A relation that only grows can also go by Snowpipe Streaming ([`streaming`]) or, as files, by Snowpipe ([`snowpipe`]):
+//! without a warehouse that runs.
+//!
 //! [`client`] speaks the protocol of Snowflake's drivers, [`stage`] uploads, [`statements`] holds the SQL,
 //! [`apply`] is the transaction, [`compare`] how target and relation are compared; the loop around them is `connectors::warehouse::sync`.
 
+pub mod appending;
 pub mod apply;
 pub mod auth;
 pub mod client;
 pub mod compare;
 pub mod config;
+pub mod lines;
+pub mod rest;
+pub mod snowpipe;
 pub mod stage;
 pub mod statements;
+pub mod streaming;
 pub mod types;
 pub mod wire;
 
@@ -25,10 +33,13 @@ use super::warehouse::bucket::Bucket;
 use super::warehouse::{Form, Rhythm, Settings, Shape, check_columns, may_replace, sync};
 use super::{Envelope, Options, Sink, SinkContext, SinkDefinition, StopFlag};
 use crate::error::{Error, Result, SqlState};
+use appending::check_appends;
 use apply::{SinkTag, Snowflake};
 use client::{Repeat, Session};
 use config::Config;
+use snowpipe::SnowpipeSink;
 use statements::{Names, whole_name};
+use streaming::StreamingSink;
 
 /// A warehouse is billed for at least a minute each time it wakes up.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(60);
@@ -57,7 +68,7 @@ pub fn validate_connection(options: Vec<(String, String)>) -> Result<()> {
 }
 
 /// The sink that a definition asks for. Nothing is sent yet.
-pub fn sink(def: &SinkDefinition, schema: &SchemaRef, _key: &[usize]) -> Result<Box<dyn Sink>> {
+pub fn sink(def: &SinkDefinition, schema: &SchemaRef, key: &[usize]) -> Result<Box<dyn Sink>> {
     check_columns(schema)?;
     types::columns(schema)?;
     if let Some(format) = &def.format {
@@ -68,32 +79,43 @@ pub fn sink(def: &SinkDefinition, schema: &SchemaRef, _key: &[usize]) -> Result<
     }
     let mut options = Options::new("SNOWFLAKE sink", def.options.clone());
     let table = options.require("table")?;
+    match options.take("mode").as_deref() {
+        None | Some("merge") => {}
+        Some(mode @ "snowpipe_streaming") => {
+            check_appends(mode, key, def.append_only)?;
+            return Ok(Box::new(StreamingSink::new(options, def, &table)?));
+        }
+        Some(mode @ "snowpipe") => {
+            check_appends(mode, key, def.append_only)?;
+            return Ok(Box::new(SnowpipeSink::new(options, def, &table)?));
+        }
+        Some(other) => {
+            let message = format!(
+                "option \"mode\" of SNOWFLAKE sink must be merge, snowpipe_streaming or snowpipe, not \"{other}\""
+            );
+            return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
+        }
+    }
     let names = Names::new(&table, def.uuid)?;
     let settings = Settings::take(&mut options, COMMIT_INTERVAL)?;
     let replace = may_replace(&mut options)?;
     let external = external_stage(&mut options)?;
-    match options.take("mode").as_deref() {
-        None | Some("merge") => {}
-        Some(mode @ ("snowpipe" | "snowpipe_streaming")) => {
-            return Err(Error::unsupported(format!("mode '{mode}' of a SNOWFLAKE sink"))
-                .with_hint("Leave it out: batches are copied and merged in one transaction, exactly once."));
-        }
-        Some(other) => {
-            let message = format!("option \"mode\" of SNOWFLAKE sink must be merge, not \"{other}\"");
-            return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
-        }
-    }
     options.finish()?;
     let (external, names) = match external {
         Some((stage, bucket)) => (Some(bucket), names.with_stage(stage)),
         None => (None, names),
     };
     let config = Config::new(def.connection.clone())?;
-    // What is not said is the user's default; two users may have different ones.
-    let whole = whole_name(&table, config.database.as_deref(), config.schema.as_deref());
-    let whole = whole.unwrap_or_else(|| format!("{} of {}", names.target, config.user.to_uppercase()));
-    let target = format!("{}/{whole}", config.base_url().to_lowercase());
+    let target = target_key(&config, &names, &table);
     Ok(Box::new(SnowflakeSink { config, names, uuid: def.uuid, external, target, settings, replace }))
+}
+
+/// What two sinks into the same table both call it.
+fn target_key(config: &Config, names: &Names, table: &str) -> String {
+    // What is not said is the user's default; two users may have different ones.
+    let whole = whole_name(table, config.database.as_deref(), config.schema.as_deref());
+    let whole = whole.unwrap_or_else(|| format!("{} of {}", names.target, config.user.to_uppercase()));
+    format!("{}/{whole}", config.base_url().to_lowercase())
 }
 
 /// The options `stage`, an external stage that is there, and `stage.url` and others, how we write where it points to.
@@ -181,6 +203,7 @@ mod tests {
             options: pairs(&[("table", table)]),
             format: None,
             envelope: Envelope::None,
+            append_only: false,
         };
         sink(&def, &types::test_schema(), &[]).unwrap().target().unwrap()
     }

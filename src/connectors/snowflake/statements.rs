@@ -52,11 +52,16 @@ impl Names {
 /// A table's whole name, spelled the same however it is written; `database` and `schema` are where a name that
 /// does not say them is looked up. `None`: the name is not whole even so.
 pub fn whole_name(table: &str, database: Option<&str>, schema: Option<&str>) -> Option<String> {
+    whole_parts(table, database, schema).map(|parts| parts.map(|p| quoted(&p)).join("."))
+}
+
+/// Database, schema and name of a table, as [`whole_name`] finds them.
+pub fn whole_parts(table: &str, database: Option<&str>, schema: Option<&str>) -> Option<[String; 3]> {
     let mut parts = name_parts(table, str::to_uppercase)?;
     for place in [schema, database].into_iter().skip(parts.len() - 1) {
         parts.insert(0, name_parts(place?, str::to_uppercase)?.pop()?);
     }
-    Some(parts.iter().map(|p| quoted(p)).collect::<Vec<_>>().join("."))
+    parts.try_into().ok()
 }
 
 /// A name in quotes.
@@ -67,6 +72,21 @@ pub fn quoted(name: &str) -> String {
 /// Names in quotes, with commas between them.
 pub(super) fn list<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
     columns.into_iter().map(quoted).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks where in a stage a file goes; the directory ends in `/`.
+pub(super) fn put_statement(stage: &str, directory: &str, file: &str) -> String {
+    format!(
+        "PUT 'file:///{file}' @{stage}/{directory} AUTO_COMPRESS=FALSE SOURCE_COMPRESSION=NONE OVERWRITE=TRUE"
+    )
+}
+
+/// Columns as they are declared.
+pub(super) fn definitions(columns: &[Column]) -> Vec<String> {
+    let define = |c: &Column| {
+        format!("{} {}{}", quoted(&c.name), c.sql_type, if c.nullable { "" } else { " NOT NULL" })
+    };
+    columns.iter().map(define).collect()
 }
 
 /// All statements of one sink.
@@ -151,13 +171,7 @@ impl Statements {
 
     /// Makes the target.
     pub fn create_target(&self) -> String {
-        let mut columns: Vec<String> = self
-            .columns
-            .iter()
-            .map(|c| {
-                format!("{} {}{}", quoted(&c.name), c.sql_type, if c.nullable { "" } else { " NOT NULL" })
-            })
-            .collect();
+        let mut columns = definitions(&self.columns);
         columns.extend(self.hidden_columns());
         format!("CREATE TABLE IF NOT EXISTS {} ({})", self.names.target, columns.join(", "))
     }
@@ -203,10 +217,7 @@ impl Statements {
 
     /// Asks where a file goes; the directory ends in `/`.
     pub fn put(&self, directory: &str, file: &str) -> String {
-        format!(
-            "PUT 'file:///{file}' @{}/{directory} AUTO_COMPRESS=FALSE SOURCE_COMPRESSION=NONE OVERWRITE=TRUE",
-            self.names.stage
-        )
+        put_statement(&self.names.stage, directory, file)
     }
 
     /// Removes staged files under a directory that ends in `/`.

@@ -6,8 +6,9 @@ use arrow::datatypes::{
     TimestampMicrosecondType,
 };
 
+use super::wire::Rows;
 use crate::connectors::warehouse::encode::Encoding;
-use crate::connectors::warehouse::{batch_of, schema_of};
+use crate::connectors::warehouse::{self, batch_of, schema_of};
 use crate::error::{Error, Result, SqlState};
 
 /// Days since 1970 of the first and the last day that Snowflake knows: years 1 to 9999.
@@ -176,6 +177,37 @@ pub fn misfit(column: &Column, existing: &str) -> Option<String> {
         (wanted, got) => wanted == got,
     };
     (!fits).then(|| format!("{} is {existing}, but {} is needed", column.name, column.sql_type))
+}
+
+/// Whether a table that is there can take these columns, and `own` ones of the sink. `described`: what DESCRIBE says of it.
+///
+/// # Errors
+/// 42804 with every column that is missing, has another type, or would have to be filled by somebody else.
+pub fn check_target(target: &str, columns: &[Column], own: &[&str], described: &Rows) -> Result<()> {
+    let place = |name: &str| (0..described.len()).find(|&i| described.get(i, "name") == Some(name));
+    let mut problems = Vec::new();
+    for column in columns {
+        match place(&column.name) {
+            None => problems.push(format!("{} is missing", column.name)),
+            Some(i) => problems.extend(misfit(column, described.get(i, "type").unwrap_or_default())),
+        }
+    }
+    problems.extend(
+        own.iter()
+            .filter(|name| place(name).is_none())
+            .map(|name| format!("{name} is missing, which tells equal rows of a sink without KEY apart")),
+    );
+    for i in 0..described.len() {
+        let name = described.get(i, "name").unwrap_or_default();
+        let known = own.contains(&name) || columns.iter().any(|c| c.name == name);
+        if !known && described.get(i, "null?") == Some("N") && described.get(i, "default").is_none() {
+            problems.push(format!("{name} is NOT NULL without a default, and the sink has no values for it"));
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(warehouse::misfit(target, &problems))
 }
 
 fn digits(size: &str) -> (i64, i64) {

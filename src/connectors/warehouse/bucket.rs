@@ -77,6 +77,17 @@ impl Bucket {
         }
     }
 
+    /// Removes a file. Best effort, like [`Bucket::remove`].
+    pub fn delete(&self, runtime: &tokio::runtime::Runtime, file: &str) {
+        let Ok(path) = self.path(file) else { return };
+        let delete = async { tokio::time::timeout(TIMEOUT, self.store.delete(&path)).await };
+        match runtime.block_on(delete) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, file, "a staged file stays"),
+            Err(_) => tracing::debug!(file, "a staged file stays: no answer"),
+        }
+    }
+
     fn failure(&self, file: &str, e: &object_store::Error) -> Failure {
         let refused = matches!(
             e,

@@ -261,9 +261,14 @@ pub struct Settings {
 impl Settings {
     /// Takes the options `commit_interval`, `batch_size`, `file_size` (bytes) and `retry`; `interval` is the default rhythm.
     pub fn take(options: &mut Options, interval: Duration) -> Result<Settings> {
+        Settings::take_with(options, interval, 128 << 20)
+    }
+
+    /// [`Settings::take`] with a default of `batch_size`, too.
+    pub fn take_with(options: &mut Options, interval: Duration, batch_bytes: usize) -> Result<Settings> {
         let mut settings = Settings {
             commit_interval: interval,
-            batch_bytes: 128 << 20,
+            batch_bytes,
             file_bytes: 128 << 20,
             retry: Duration::from_secs(1),
         };

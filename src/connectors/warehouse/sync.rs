@@ -106,6 +106,8 @@ impl Sync<'_> {
         let remembered = self.memory.get(MEMORY_COMMITTED)?;
         let filled = self.progress.generation > 0;
         let mut gathered = Gathered { pending: Pending::new(self.shape.clone()), since: None, seen: start };
+        // A change that waits for what must come before it.
+        let mut held: Option<TickDelta> = None;
         match changes.snapshot()? {
             // An attempt before this one has committed it.
             Some(_)
@@ -122,12 +124,20 @@ impl Sync<'_> {
             }
             // All rows there ever were come as changes.
             None if start == 0 && (!filled || remembered.is_some_and(|tick| tick.is_empty())) => {
-                let gathering = world::instant();
-                while gathering.elapsed() < FIRST_GATHERING
-                    && gathered.pending.bytes() < self.settings.batch_bytes
-                    && let Some(change) = changes.next(WAIT)?
-                {
-                    gathered.add(change)?;
+                match self.intended()? {
+                    Some(tick) => held = self.gather_up_to(tick, &mut gathered, changes)?,
+                    None => {
+                        let gathering = world::instant();
+                        while gathering.elapsed() < FIRST_GATHERING
+                            && gathered.pending.bytes() < self.settings.batch_bytes
+                            && let Some(change) = changes.next(WAIT)?
+                        {
+                            gathered.add(change)?;
+                        }
+                    }
+                }
+                if self.stop.is_set() {
+                    return Ok(());
                 }
                 if self.fill(&mut gathered)? == Went::Stopped {
                     return Ok(());
@@ -145,9 +155,8 @@ impl Sync<'_> {
         let (mut committed_at, mut idled_at) = (world::instant(), world::instant());
         // What may have been sent already, up to this tick, is sent again exactly so.
         let mut again = self.intended()?.filter(|&tick| tick > self.progress.epoch);
-        // Who wants a comparison, all rows at its tick, and the first change after that, which waits.
+        // Who wants a comparison, and all rows at its tick; the first change after that waits.
         let mut asked: Option<(Wish, Whole)> = None;
-        let mut held: Option<TickDelta> = None;
         while !self.stop.is_set() {
             if asked.is_none() && again.is_none() {
                 asked = self.asked(gathered.seen);
@@ -233,6 +242,27 @@ impl Sync<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Gathers everything up to a tick, at which a first commit that may have begun was to end; answers with the first
+    /// change after it, which was only looked at. Ends early when the sink is to stop.
+    fn gather_up_to(
+        &self,
+        tick: Tick,
+        gathered: &mut Gathered,
+        changes: &mut dyn crate::connectors::Changes,
+    ) -> Result<Option<TickDelta>> {
+        while gathered.seen < tick && !self.stop.is_set() {
+            match changes.next(WAIT)? {
+                Some(change) if change.tick > tick => {
+                    gathered.seen = tick;
+                    return Ok(Some(change));
+                }
+                Some(change) => gathered.add(change)?,
+                None => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Up to which tick the destination may have been sent changes that it does not know of having.

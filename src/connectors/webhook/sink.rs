@@ -79,11 +79,7 @@ pub fn sink(def: &SinkDefinition, schema: &SchemaRef, _key: &[usize]) -> Result<
     }
     let body_rows = options.parse::<usize>("body.rows", "a number of rows")?.unwrap_or(BODY_ROWS).max(1);
     let timeout = options.take("timeout").map(|t| duration("timeout", &t)).transpose()?.unwrap_or(TIMEOUT);
-    let sizes = def.options.iter().any(|(name, _)| name == "batch_size");
-    let mut settings = Settings::take(&mut options, COMMIT_INTERVAL)?;
-    if !sizes {
-        settings.batch_bytes = BATCH_BYTES;
-    }
+    let settings = Settings::take_with(&mut options, COMMIT_INTERVAL, BATCH_BYTES)?;
     options.finish()?;
     let key = secret.map(|s| hmac::Key::new(hmac::HMAC_SHA256, s.as_bytes()));
     let to = Receiver { url, headers, key, body_rows, timeout };

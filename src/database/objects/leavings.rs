@@ -85,8 +85,10 @@ fn remove(json: &[u8]) -> Result<()> {
         serde_json::from_slice(json).map_err(|e| Error::internal(format!("a note cannot be read: {e}")))?;
     match leaving {
         Leaving::Sink { name, uuid, kind, connection, options, format, envelope, columns, key } => {
+            // Whatever it followed was good enough for what it was.
+            let (uuid, append_only) = (uuid.0, true);
             let definition =
-                SinkDefinition { name, uuid: uuid.0, kind, connection, options, format, envelope };
+                SinkDefinition { name, uuid, kind, connection, options, format, envelope, append_only };
             let schema = Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()));
             registry::sink(&definition, &schema, &key)?.clean_up()
         }

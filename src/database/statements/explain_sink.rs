@@ -40,7 +40,7 @@ fn explain(database: &Database, catalog: &Catalog, create: &CreateSink) -> Resul
     let rhythm = made
         .rhythm()
         .ok_or_else(|| Error::unsupported(format!("EXPLAIN of a {} sink", create.kind.to_uppercase())))?;
-    let shape = Shape::new(schema, &key, database.is_append_only(sink.from));
+    let shape = Shape::new(schema, &key, definition.append_only);
     let relation = relation(database, sink.from, &rhythm)?;
 
     let target = made.target().map_or(String::new(), |target| format!(": {target}"));

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::connectors::{BadRecord, Feed, SourceBatch};
+use crate::connectors::{BadRecord, Feed, Refused, SourceBatch};
 use crate::database::system;
 use crate::declared::OnError;
 use crate::engine::{Delta, Engine, InputChange, Tick, Transaction};
@@ -50,7 +50,7 @@ impl EngineFeed {
         let mut changes = batch.changes;
         match (self.on_error, batch.bad.first()) {
             (OnError::Store, Some(_)) => {
-                changes.push((system::ERRORS, error_rows(&self.name, &batch.bad)?));
+                changes.push((system::ERRORS, error_rows(&self.name, "source", &batch.bad)?));
             }
             (OnError::Fail, Some(bad)) => return Err(stopped_by(bad)),
             (OnError::Skip, _) | (_, None) => (),
@@ -111,12 +111,21 @@ fn stopped_by(bad: &BadRecord) -> Error {
         .with_hint("Mend it upstream, or create the source with another on_error: 'store' or 'skip'.")
 }
 
-/// Rows of `tidemill.errors` for bad records of a source.
-fn error_rows(source: &str, bad: &[BadRecord]) -> Result<InputChange> {
+/// Where rows go that a sink's destination has refused: into `tidemill.errors`, durably.
+pub(crate) fn refused(engine: Engine, sink: String) -> Refused {
+    Arc::new(move |bad| {
+        let changes = vec![(system::ERRORS, error_rows(&sink, "sink", bad)?)];
+        let tick = engine.submit(Transaction { changes, progress: Vec::new() }).wait()?;
+        engine.wait_durable(tick)
+    })
+}
+
+/// Rows of `tidemill.errors` for bad records of a source, or rows that were refused to a sink.
+fn error_rows(object: &str, kind: &str, bad: &[BadRecord]) -> Result<InputChange> {
     let now = world::now_micros();
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|_| source))),
-        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|_| "source"))),
+        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|_| object))),
+        Arc::new(StringViewArray::from_iter_values(bad.iter().map(|_| kind))),
         Arc::new(StringViewArray::from_iter_values(bad.iter().map(|b| b.sqlstate))),
         Arc::new(StringViewArray::from_iter_values(bad.iter().map(|b| b.reason.as_str()))),
         Arc::new(BinaryArray::from_iter(bad.iter().map(|b| b.raw.as_deref()))),

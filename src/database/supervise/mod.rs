@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub(crate) use feed::EngineFeed;
+pub(crate) use feed::{EngineFeed, refused};
 pub(crate) use follow::Followed;
 
 use crate::connectors::{Status, StopFlag};

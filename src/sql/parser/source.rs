@@ -168,7 +168,14 @@ impl StatementParser<'_> {
                 "mysql" | "files" | "webhook" | "http" | "mqtt" | "lines" | "redshift" | "postgres"
                 | "iceberg" | "kinesis" | "pulsar" | "kafka" | "snowflake" => {
                     let role = if known.contains(&"nexmark") { "SOURCE FROM" } else { "SINK INTO" };
-                    Err(Error::unsupported(format!("{role} {}", kind.to_ascii_uppercase())).at(position))
+                    let error = Error::unsupported(format!("{role} {}", kind.to_ascii_uppercase()));
+                    let error = match (role, kind) {
+                        ("SINK INTO", "iceberg") => {
+                            error.with_hint("Parquet files can be kept: INTO FILES … FORMAT PARQUET.")
+                        }
+                        _ => error,
+                    };
+                    Err(error.at(position))
                 }
                 _ => Err(self.unexpected().with_hint(format!(
                     "Known here: {}.",
