@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt64Array};
+use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::expressions::Column;
 
@@ -227,8 +227,10 @@ impl TopK {
             let ids: Vec<u32> = chunk.iter().map(|c| c.id).collect();
             let mut columns = self.rows.gather(&ids, 0..self.width)?;
             if self.numbered {
-                let numbers = chunk.iter().map(|c| c.number.unsigned_abs());
-                columns.push(Arc::new(UInt64Array::from_iter_values(numbers)) as ArrayRef);
+                let numbers: ArrayRef =
+                    Arc::new(Int64Array::from_iter_values(chunk.iter().map(|c| c.number)));
+                // Row numbers that the planner has put in have no sign.
+                columns.push(expr::cast_to(numbers, self.schema.field(self.width).data_type())?);
             }
             let rows = batch(&self.schema, columns, chunk.len())?;
             out.deltas.push(Delta::weighted(rows, chunk.iter().map(|c| c.weight).collect())?);

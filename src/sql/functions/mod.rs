@@ -21,6 +21,7 @@ pub mod operators;
 pub mod patterns;
 pub mod precision;
 pub mod quantified;
+mod ranks;
 pub mod regexp;
 mod rounding;
 pub mod series;
@@ -119,9 +120,8 @@ impl Functions {
             }
         }
         let mut window = HashMap::new();
-        let windows =
-            SessionStateDefaults::default_window_functions().into_iter().chain(windows::window_functions());
-        for function in windows {
+        let theirs = SessionStateDefaults::default_window_functions().into_iter().map(ranks::signed);
+        for function in theirs.chain(windows::window_functions()) {
             for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str))
             {
                 window.insert(name.to_string(), Arc::clone(&function));

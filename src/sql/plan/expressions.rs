@@ -2,12 +2,12 @@
 //! spelled as DataFusion understands them.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, UnaryOperator, Value, WindowType,
+    AccessExpr, BinaryOperator, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    Ident, UnaryOperator, Value, WindowType,
 };
 
 use super::literals::{interval_cast, keep_literal, precise};
-use super::rewrite::{binary, call, cast, frame_offsets};
+use super::rewrite::{binary, call, frame_offsets};
 use super::{collecting, patterns, periods, rows, set_returning, spelled, windows};
 use crate::error::{Error, Result};
 use crate::names::fold;
@@ -183,11 +183,6 @@ pub(super) fn prepare(expr: &mut Expr) -> Result<()> {
                 op: BinaryOperator::PGBitwiseXor,
                 right: Box::new(Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(ones) }),
             };
-            Ok(())
-        }
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } if windows::counts(inner) => {
-            let number = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
-            **inner = cast(number, DataType::BigInt(None));
             Ok(())
         }
         Expr::UnaryOp { op, expr: inner } => {

@@ -83,17 +83,6 @@ const WINDOW_ONLY: [&str; 11] = [
     "nth_value",
 ];
 
-/// Whether an expression is a call of a window function that DataFusion counts with without a sign.
-pub(super) fn counts(expr: &Expr) -> bool {
-    match expr {
-        Expr::Nested(inner) => counts(inner),
-        Expr::Function(Function { name, over: Some(_), .. }) => {
-            matches!(&*name.to_string(), "row_number" | "rank" | "dense_rank" | "ntile")
-        }
-        _ => false,
-    }
-}
-
 /// Refuses what DataFusion would answer, or refuse in its own words.
 ///
 /// # Errors
