@@ -34,12 +34,42 @@ pub struct From {
 impl Queries<'_> {
     /// At most `most` relations, joined.
     pub fn from(&mut self, outer: Option<&Scope<'_>>, most: usize) -> From {
+        if most >= 3 && self.dice.chance(15) {
+            return self.many(outer);
+        }
         let mut from = self.relation(outer, false);
         for _ in 1..1 + self.dice.weighted(&[50, 35, 15][..most.min(3)]) {
             let lateral = self.may_nest() && self.dice.chance(12);
             let scope = Scope { cols: &from.cols, outer };
             let right = if lateral { self.relation(Some(&scope), true) } else { self.relation(outer, false) };
             from = self.join(from, right, outer, lateral);
+        }
+        from
+    }
+
+    /// Three to six relations, each joined by equality with one before it, and at times with two.
+    fn many(&mut self, outer: Option<&Scope<'_>>) -> From {
+        let mut from = self.relation(outer, false);
+        for _ in 0..2 + self.dice.below(4) {
+            let left_width = from.cols.len();
+            let right = self.relation(outer, false);
+            let rows = from.rows.max(right.rows).max(from.rows * right.rows / 10.0);
+            let cols: Vec<Col> = from.cols.iter().cloned().chain(right.cols).collect();
+            let pairs = self.pairs(&cols, left_width);
+            if pairs.is_empty() || rows > ROWS_MAX {
+                continue;
+            }
+            let equal = |(l, r): &(String, String)| format!("{l} = {r}");
+            let mut on = vec![equal(self.dice.pick(&pairs))];
+            if self.dice.chance(30) {
+                on.push(equal(self.dice.pick(&pairs)));
+            }
+            if self.dice.chance(20) {
+                let (l, r) = self.dice.pick(&pairs);
+                on.push(format!("{l} {} {r}", self.dice.pick(&["<=", "<>", ">"])));
+            }
+            let sql = format!("{} INNER JOIN {} ON {}", from.sql, right.sql, on.join(" AND "));
+            from = From { sql, cols, rows };
         }
         from
     }

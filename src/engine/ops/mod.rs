@@ -1,6 +1,7 @@
 //! The operators, one file each.
 
 pub mod aggregate;
+pub mod arrange;
 pub mod close;
 pub mod constant;
 pub mod distinct;
@@ -12,6 +13,7 @@ pub mod map;
 mod order;
 pub mod outer;
 pub mod output;
+pub mod paths;
 pub mod recompute;
 pub mod sharded;
 mod side;
@@ -37,7 +39,10 @@ pub fn build(spec: &NodeSpec, schema: &SchemaRef, workers: &Workers) -> Result<B
     {
         return Ok(Box::new(sharded::Sharded::new(workers, keys, || single(spec))?));
     }
-    single(spec)
+    match spec {
+        NodeSpec::Paths(spec) => Ok(Box::new(paths::Paths::new(spec, workers)?)),
+        spec => single(spec),
+    }
 }
 
 /// The operator in one copy.
@@ -48,6 +53,8 @@ fn single(spec: &NodeSpec) -> Result<Box<dyn Operator>> {
         NodeSpec::Union => Box::new(union::Union::new()),
         NodeSpec::Recompute(spec) => Box::new(recompute::Recompute::new(spec)?),
         NodeSpec::Join(spec) => join::Join::of_kind(spec)?,
+        NodeSpec::Arrange(schema) => Box::new(arrange::Arrange::new(schema)),
+        NodeSpec::Paths(spec) => Box::new(paths::Paths::new(spec, &Workers::one())?),
         NodeSpec::Aggregate(spec) => Box::new(aggregate::Aggregate::new(spec)?),
         NodeSpec::Distinct => Box::new(distinct::Distinct::new()),
         NodeSpec::Temporal(spec) => Box::new(temporal::Temporal::new(spec)),

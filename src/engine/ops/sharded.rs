@@ -15,7 +15,7 @@ use crate::error::Result;
 
 /// Rows from which on the copies work at once: below it, waking a thread takes longer than the work. Tests are built
 /// with debug assertions, and are to see the threads.
-const PARALLEL_ROWS_MIN: usize = if cfg!(debug_assertions) { 2 } else { 1024 };
+pub(super) const PARALLEL_ROWS_MIN: usize = if cfg!(debug_assertions) { 2 } else { 1024 };
 /// Rows that wait for the workers at most: more of them go through before the tick ends, as when a view is filled.
 const WAITING_ROWS_MAX: usize = 64 << 10;
 
@@ -60,6 +60,9 @@ pub fn keys(spec: &NodeSpec, schema: &SchemaRef) -> Result<Option<Vec<KeySpec>>>
         | NodeSpec::Gate(_)
         | NodeSpec::Close(_)
         | NodeSpec::Constant(_)
+        // Its rows are for all that look them up by whatever key; these share a tick by its rows.
+        | NodeSpec::Arrange(_)
+        | NodeSpec::Paths(_)
         | NodeSpec::Map(_)
         | NodeSpec::Union
         | NodeSpec::Temporal(_) => return Ok(None),

@@ -85,10 +85,11 @@ pub(super) struct Pairs {
     residual: Option<Residual>,
 }
 
-/// A condition over the few columns of left ++ right that it reads, and the pair's position behind them.
-struct Residual {
+/// A condition over the few columns that it reads of rows put together, and such a row's position behind them.
+pub(super) struct Residual {
     condition: Expr,
-    columns: Vec<usize>,
+    /// Which columns it reads.
+    pub(super) columns: Vec<usize>,
     schema: SchemaRef,
 }
 
@@ -148,21 +149,16 @@ impl Pairs {
                 .collect::<Vec<_>>()
         });
         let Some(residual) = &self.residual else { return Ok(weights) };
-        let mut columns = self.columns(port, change, other, matches, residual.columns.iter().copied())?;
-        let count = matches.ids.len();
-        columns.push(Arc::new(UInt32Array::from_iter_values(0..count as u32)));
-        let rows = batch(&residual.schema, columns, count)?;
-        let candidates = Delta { rows, weights: weights.map(Into::into) };
-        let kept = expr::filter(&residual.condition, candidates, errors)?;
-        if kept.num_rows() < count {
-            let positions = kept.rows.column(residual.columns.len()).as_primitive::<UInt32Type>().values();
-            for (to, from) in positions.iter().map(|p| *p as usize).enumerate() {
+        let columns = self.columns(port, change, other, matches, residual.columns.iter().copied())?;
+        let (kept, weights) = residual.passing(columns, matches.ids.len(), weights, errors)?;
+        if let Some(kept) = kept {
+            for (to, from) in kept.iter().map(|p| *p as usize).enumerate() {
                 (matches.probe[to], matches.ids[to]) = (matches.probe[from], matches.ids[from]);
             }
-            matches.probe.truncate(kept.num_rows());
-            matches.ids.truncate(kept.num_rows());
+            matches.probe.truncate(kept.len());
+            matches.ids.truncate(kept.len());
         }
-        Ok(kept.weights.map(|w| w.to_vec()))
+        Ok(weights)
     }
 
     /// The pairs' rows.
@@ -208,7 +204,8 @@ impl Pairs {
 }
 
 impl Residual {
-    fn new(condition: &Expr, both: &SchemaRef) -> Result<Residual> {
+    /// The condition over rows of `both`.
+    pub(super) fn new(condition: &Expr, both: &SchemaRef) -> Result<Residual> {
         let mut columns: Vec<usize> = collect_columns(condition).iter().map(Column::index).collect();
         columns.sort_unstable();
         let condition = Arc::clone(condition).transform_up(|e| {
@@ -222,5 +219,23 @@ impl Residual {
         let mut fields: Vec<Arc<Field>> = columns.iter().map(|c| Arc::clone(&both.fields()[*c])).collect();
         fields.push(Arc::new(Field::new("position of the pair", DataType::UInt32, false)));
         Ok(Residual { condition: condition.data, columns, schema: Arc::new(Schema::new(fields)) })
+    }
+
+    /// The positions of those of `count` rows that pass (`None`: all) and their weights (`None`: all 1), out of the
+    /// columns that the condition reads.
+    pub(super) fn passing(
+        &self,
+        mut columns: Vec<ArrayRef>,
+        count: usize,
+        weights: Option<Vec<i64>>,
+        errors: &mut Vec<RowError>,
+    ) -> Result<(Option<Vec<u32>>, Option<Vec<i64>>)> {
+        columns.push(Arc::new(UInt32Array::from_iter_values(0..count as u32)));
+        let rows = batch(&self.schema, columns, count)?;
+        let candidates = Delta { rows, weights: weights.map(Into::into) };
+        let kept = expr::filter(&self.condition, candidates, errors)?;
+        let positions = (kept.num_rows() < count)
+            .then(|| kept.rows.column(self.columns.len()).as_primitive::<UInt32Type>().values().to_vec());
+        Ok((positions, kept.weights.map(|w| w.to_vec())))
     }
 }

@@ -15,8 +15,8 @@ use super::lower::Lowered;
 use datafusion::logical_expr::Expr as LogicalExpr;
 
 use super::spec::{
-    AggregateCall, AggregateKind, AggregateSpec, Expr, JoinKind, JoinSpec, MapSpec, NodeSpec, RecomputeSpec,
-    TopKSpec, Touch, WindowSpec,
+    AggregateCall, AggregateKind, AggregateSpec, Expr, JoinKind, JoinSpec, MapSpec, NodeSpec, Path,
+    PathsSpec, RecomputeSpec, TopKSpec, Touch, WindowSpec,
 };
 use crate::engine::CollectionId;
 
@@ -33,6 +33,7 @@ pub fn rows_go(spec: &NodeSpec, inputs: &[bool]) -> bool {
         NodeSpec::Temporal(temporal) => {
             all() || at_last(&temporal.condition, temporal.schema.fields().len()) == Some(false)
         }
+        NodeSpec::Paths(_) => inputs.contains(&true),
         NodeSpec::Join(join) => match join.kind {
             JoinKind::Inner | JoinKind::LeftSemi | JoinKind::RightSemi => inputs.contains(&true),
             JoinKind::Left | JoinKind::LeftAnti | JoinKind::LeftMark => inputs.first() == Some(&true),
@@ -141,6 +142,10 @@ fn described(spec: &NodeSpec, schema: &SchemaRef) -> (String, Option<String>) {
         NodeSpec::Map(map) => (describe_map(map), None),
         NodeSpec::Union => ("union all".to_string(), None),
         NodeSpec::Join(join) => describe_join(join),
+        NodeSpec::Arrange(_) => {
+            ("rows for joins".to_string(), Some("keeps its input: grows with the rows".to_string()))
+        }
+        NodeSpec::Paths(paths) => (describe_paths(paths), None),
         NodeSpec::Aggregate(aggregate) => describe_aggregate(aggregate),
         NodeSpec::Distinct => {
             let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
@@ -205,6 +210,26 @@ fn describe_join(join: &JoinSpec) -> (String, Option<String>) {
     let on = if on.is_empty() { " of every pair".to_string() } else { format!(" on {}", on.join(" and ")) };
     let residual = join.residual.as_ref().map_or(String::new(), |r| format!(" where {}", sql(r)));
     (format!("{kind}{on}{residual}"), Some("keeps both sides: grows with the rows".to_string()))
+}
+
+/// The join in one line: of each input, by which columns of which others it is looked up, in order.
+fn describe_paths(paths: &PathsSpec) -> String {
+    let name = |(input, column): (usize, usize)| paths.inputs[input].field(column).name().as_str();
+    let path = |(input, path): (usize, &Path)| {
+        let steps = path.steps.iter().map(|step| {
+            let (next, columns) = &paths.lookups[step.lookup];
+            let on = columns
+                .iter()
+                .zip(&step.from)
+                .map(|(c, from)| format!("{} = {}", name((*next, *c)), name(*from)));
+            let condition = step.condition.as_ref().map_or(String::new(), |c| format!(" where {}", sql(c)));
+            format!("{} on {}{condition}", next + 1, on.collect::<Vec<_>>().join(" and "))
+        });
+        let condition = path.condition.as_ref().map_or(String::new(), |c| format!(" where {}", sql(c)));
+        format!("{}{condition} finds {}", input + 1, steps.collect::<Vec<_>>().join(", "))
+    };
+    let all: Vec<String> = paths.paths.iter().enumerate().map(path).collect();
+    format!("join of {} by paths: {}", paths.inputs.len(), all.join("; "))
 }
 
 fn describe_aggregate(aggregate: &AggregateSpec) -> (String, Option<String>) {

@@ -91,7 +91,7 @@ fn chain(op: Operator, operands: Vec<Expr>, schema: &DFSchema) -> (Expr, bool) {
 }
 
 /// Whether evaluating an expression may be an error. Functions are taken for such that may.
-fn can_fail(expr: &Expr, schema: &DFSchema) -> bool {
+pub(super) fn can_fail(expr: &Expr, schema: &DFSchema) -> bool {
     let fails = expr.exists(|e| {
         Ok(match e {
             // Its argument can.

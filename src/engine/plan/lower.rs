@@ -3,6 +3,7 @@
 //! Expressions are bound to their input by position, so names never matter below this file. Whatever has no native
 //! operator becomes a [`NodeSpec::Recompute`] over its lowered inputs; `super::fragment` cuts it out.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -24,7 +25,7 @@ use super::closing::ClosingNode;
 use super::spec::{
     AggregateCall, AggregateKind, AggregateSpec, Expr, JoinKind, JoinSpec, MapSpec, NodeSpec, TopKSpec,
 };
-use super::{CollectionSource, optimize::optimize, reach, temporal, topk, windows};
+use super::{CollectionSource, optimize::optimize, paths, reach, temporal, topk, windows};
 use crate::engine::CollectionId;
 use crate::error::{Error, Result};
 
@@ -58,7 +59,13 @@ pub fn lower(plan: &LogicalPlan, view: CollectionId) -> Result<Lowered> {
     let lowered = || {
         let schema = schema_of(plan);
         let plan = optimize(plan.clone())?;
-        let mut lowering = Lowering { view, nodes: Vec::new(), props: ExecutionProps::new() };
+        let mut lowering = Lowering {
+            view,
+            joins: paths::counts(&plan),
+            keys: HashMap::new(),
+            nodes: Vec::new(),
+            props: ExecutionProps::new(),
+        };
         let root = lowering.node(&plan)?;
         // Folded constants may give a narrower type than the plan stated before.
         let root = lowering.cast(root, &schema)?;
@@ -105,6 +112,10 @@ pub(super) fn nullable(schema: &Schema) -> SchemaRef {
 /// The circuit so far.
 pub(super) struct Lowering {
     pub(super) view: CollectionId,
+    /// The plan's inner joins.
+    pub(super) joins: paths::Counts,
+    /// The keys of the collections that were met.
+    pub(super) keys: HashMap<CollectionId, Vec<usize>>,
     nodes: Vec<LoweredNode>,
     props: ExecutionProps,
 }
@@ -216,6 +227,7 @@ impl Lowering {
             return Err(Error::unsupported(format!("a view over \"{}\"", scan.table_name)));
         };
         let schema = Arc::clone(&source.schema);
+        self.keys.insert(source.id, source.key.clone());
         let mut node = self.add(NodeSpec::Collection(source.id), Vec::new(), Arc::clone(&schema));
         if let Some(filter) = logical::utils::conjunction(scan.filters.iter().cloned()) {
             let all = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &schema)?;
@@ -352,6 +364,9 @@ impl Lowering {
     }
 
     fn join(&mut self, join: &Join, plan: &LogicalPlan) -> Result<usize> {
+        if let Some(node) = paths::joined(self, plan)? {
+            return Ok(node);
+        }
         let kind = match join.join_type {
             JoinType::Inner => JoinKind::Inner,
             JoinType::Left => JoinKind::Left,
@@ -614,7 +629,7 @@ fn cast_to(e: Expr, from: &DataType, to: &DataType) -> Expr {
     if from == to { e } else { Arc::new(CastExpr::new(e, to.clone(), None)) }
 }
 
-fn type_of(e: &LogicalExpr, schema: &DFSchema) -> Result<DataType> {
+pub(super) fn type_of(e: &LogicalExpr, schema: &DFSchema) -> Result<DataType> {
     use datafusion::logical_expr::ExprSchemable;
     Ok(e.get_type(schema)?)
 }

@@ -8,6 +8,7 @@ mod fragment;
 pub mod guard;
 pub mod lower;
 pub mod optimize;
+mod paths;
 mod peers;
 mod plain;
 pub mod push_down;

@@ -28,6 +28,10 @@ pub enum NodeSpec {
     Union,
     /// Equi-join of port 0 (left) with port 1 (right).
     Join(JoinSpec),
+    /// Keeps the rows of its input, which have these columns, for the joins over it.
+    Arrange(SchemaRef),
+    /// Inner equi-join of arranged inputs.
+    Paths(PathsSpec),
     /// Group and aggregate.
     Aggregate(AggregateSpec),
     /// Each distinct row once.
@@ -144,6 +148,41 @@ pub struct JoinSpec {
     pub right: SchemaRef,
     /// Output columns.
     pub schema: SchemaRef,
+}
+
+/// An inner equi-join of any number of inputs, each of which is kept once for all joins that look rows up in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathsSpec {
+    /// Columns of each port.
+    pub inputs: Vec<SchemaRef>,
+    /// In which input rows are looked up, by which of its columns.
+    pub lookups: Vec<(usize, Vec<usize>)>,
+    /// By port, how a change of it comes to rows of all.
+    pub paths: Vec<Path>,
+    /// The output's columns: of which input which one.
+    pub output: Vec<(usize, usize)>,
+    /// Output columns.
+    pub schema: SchemaRef,
+}
+
+/// The look-ups by which a change of one input finds the rows of the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Path {
+    /// A condition on the changed rows, over the columns of all inputs one after the other.
+    pub condition: Option<Expr>,
+    /// The look-ups, one for each other input.
+    pub steps: Vec<Step>,
+}
+
+/// One look-up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Which one.
+    pub lookup: usize,
+    /// What is looked up: columns of inputs that are on the path already, of the types of the look-up's columns.
+    pub from: Vec<(usize, usize)>,
+    /// A further condition, over the columns of all inputs one after the other; those of inputs on the path are read.
+    pub condition: Option<Expr>,
 }
 
 /// An aggregate function with a native operator.

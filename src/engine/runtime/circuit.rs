@@ -179,7 +179,22 @@ impl Circuit {
         for (port, input) in inputs.into_iter().enumerate() {
             self.node_mut(input).consumers.push((slot, port));
         }
+        self.bind(slot);
         slot
+    }
+
+    /// Tells a node where its inputs keep rows for it.
+    fn bind(&mut self, slot: Slot) {
+        let Some(inputs) = self.nodes[slot.0].as_ref().map(|node| node.inputs.clone()) else { return };
+        for (port, input) in inputs.into_iter().enumerate() {
+            let rows = match self.nodes[input.0].as_ref().map(|node| &node.body) {
+                Some(Body::Operator(operator)) => operator.arranged().cloned(),
+                _ => None,
+            };
+            if let (Some(rows), Body::Operator(operator)) = (rows, &mut self.node_mut(slot).body) {
+                operator.bind(port, &rows);
+            }
+        }
     }
 
     /// Sends what `from` emits to `to`, a tap without an input, which must have been added later.

@@ -1,6 +1,6 @@
 //! The protocol every operator follows: two data calls a tick, then a fold.
 
-use crate::engine::state::{Restored, Saved};
+use crate::engine::state::{Arranged, Restored, Saved};
 use crate::engine::{CollectionId, Delta};
 use crate::error::{Error, Result};
 
@@ -97,6 +97,16 @@ pub trait Operator: Send {
     fn restore(&mut self, state: &mut Restored) -> Result<()> {
         let _ = state;
         Ok(())
+    }
+
+    /// Its input's rows, if it keeps them for those that read it: they look rows up there in their `finish`.
+    fn arranged(&self) -> Option<&Arranged> {
+        None
+    }
+
+    /// The rows of input `port` are there from now on. Called between two ticks.
+    fn bind(&mut self, port: usize, rows: &Arranged) {
+        let _ = (port, rows);
     }
 
     /// Bytes of rows, indexes and caches held.

@@ -4,11 +4,16 @@
 //! Both indexes are built when they are first needed: the one by key at the first look-up, the one by whole row at
 //! the first deletion whose key has many rows. So a bag that only grows and is only scanned costs its columns.
 //!
-//! "Before" and "after" a change is a matter of calling [`Arrangement::probe`] before or after [`Arrangement::apply`]:
-//! an arrangement belongs to one operator, which applies each delta when the right moment has come.
+//! "Before" and "after" a change is a matter of calling [`Arrangement::probe`] before or after [`Arrangement::apply`],
+//! where an arrangement belongs to one operator, which applies each delta when the right moment has come. One
+//! that several operators look rows up in is known by several keys, and knows until [`Arrangement::settle`] what it was
+//! before.
 //!
 //! A row that goes without being there is kept with a negative weight, found by probes like any other, and
 //! cancels with the row when that comes: the bag is a Z-set, so the order of changes does not matter.
+
+mod probe;
+mod shared;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -25,6 +30,11 @@ use crate::engine::state::snapshot::ArrangementSnapshot;
 use crate::engine::state::weights::Weights;
 use crate::error::Result;
 
+use probe::verify;
+pub use probe::{Cursor, Matches};
+use shared::{Before, Index};
+pub use shared::{Key, Moment};
+
 /// A deletion walks the chain of its key up to this length; above it, it asks the index by whole row.
 const SHORT_CHAIN: u32 = 8;
 
@@ -39,39 +49,32 @@ pub struct Arrangement {
     hash_is_key: bool,
     by_key: Option<HashIndex>,
     by_row: Option<HashIndex>,
+    // Of one that several operators look rows up in: by which keys they do.
+    looked_up: Vec<Index>,
+    // The hashes of a delta's rows by these keys, while it is applied.
+    applied: Vec<Vec<u64>>,
+    // Of such a one, what it was before the tick.
+    before: Option<Before>,
     dead: usize,
     total: i64,
     // The sum of the negative weights.
     owed: i64,
 }
 
-/// Pairs of a probing row and a stored row with equal keys.
-#[derive(Debug, Default)]
-pub struct Matches {
-    /// Positions among the probing rows, ascending.
-    pub probe: Vec<u32>,
-    /// Numbers of stored rows.
-    pub ids: Vec<u32>,
-}
-
-/// How far a probe has come.
-#[derive(Debug)]
-pub struct Cursor {
-    row: usize,
-    // The next of the current row's chain, if it has been begun.
-    id: Option<u32>,
-    heads: Vec<u32>,
-    // The first row that `heads` is of.
-    window: usize,
-}
-
-/// Rows whose chains are looked up together.
-const WINDOW: usize = 64;
-
-impl Default for Cursor {
-    fn default() -> Self {
-        Cursor { row: 0, id: None, heads: Vec::with_capacity(WINDOW), window: usize::MAX }
+/// An index by some columns of the rows that count.
+fn index_of(rows: &RowStore, weights: &Weights, columns: &[usize]) -> HashIndex {
+    let mut index = HashIndex::default();
+    index.reserve(rows.len());
+    let mut id = 0;
+    for tile in rows.tiles() {
+        for hash in hash_stored(tile, columns) {
+            if weights.get(id) != 0 {
+                index.insert(hash, id);
+            }
+            id += 1;
+        }
     }
+    index
 }
 
 impl Arrangement {
@@ -85,6 +88,9 @@ impl Arrangement {
             hash_is_key: hash_is_key(&types),
             by_key: None,
             by_row: None,
+            looked_up: Vec::new(),
+            applied: Vec::new(),
+            before: None,
             dead: 0,
             total: 0,
             owed: 0,
@@ -119,7 +125,8 @@ impl Arrangement {
     /// Bytes of rows, weights and indexes.
     pub fn bytes(&self) -> usize {
         let index = |i: &Option<HashIndex>| i.as_ref().map_or(0, HashIndex::bytes);
-        self.rows.bytes() + self.weights.bytes() + index(&self.by_key) + index(&self.by_row)
+        let looked_up: usize = self.looked_up.iter().map(Index::bytes).sum();
+        self.rows.bytes() + self.weights.bytes() + index(&self.by_key) + index(&self.by_row) + looked_up
     }
 
     /// The weight of a stored row.
@@ -187,6 +194,7 @@ impl Arrangement {
         let mut left = weights.to_vec();
         let columns: Vec<TiledColumn> = rows.columns().iter().map(TiledColumn::of).collect();
         let mut row_hashes = None;
+        self.applied = self.looked_up.iter().map(|index| index.hashes(rows)).collect();
         // First what comes, then what goes, so that a row that comes and goes in one delta finds itself.
         if self.owed < 0 {
             for (i, left) in left.iter_mut().enumerate() {
@@ -266,6 +274,7 @@ impl Arrangement {
             let all: Vec<usize> = (0..rows.num_columns()).collect();
             hash_stored(rows, &all).iter().zip(first..).for_each(|(hash, id)| index.insert(*hash, id));
         }
+        self.looked_up.iter_mut().for_each(|index| index.append(rows, first));
         Ok(())
     }
 
@@ -281,16 +290,24 @@ impl Arrangement {
         left: &mut i64,
         changed: &mut impl FnMut(u32, u32, i64, i64),
     ) -> Result<()> {
-        let by_key = Self::indexed(&mut self.by_key, &self.rows, &self.weights, &self.key);
-        let (mut id, len) = by_key.find(hashes[i]);
-        let all: Vec<usize>;
-        let mut index = by_key;
-        if len > SHORT_CHAIN && self.key.len() < columns.len() {
-            all = (0..columns.len()).collect();
-            let row_hashes = row_hashes.get_or_insert_with(|| hash_stored(rows, &all));
-            index = Self::indexed(&mut self.by_row, &self.rows, &self.weights, &all);
-            id = index.find(row_hashes[i]).0;
+        let mut short = shared::short_chain(&self.looked_up, &self.applied, i);
+        if self.before.is_none() {
+            let by_key = Self::indexed(&mut self.by_key, &self.rows, &self.weights, &self.key);
+            let (id, len) = by_key.find(hashes[i]);
+            short = (len <= SHORT_CHAIN || self.key.len() == columns.len()).then_some((by_key, id));
         }
+        let (index, mut id) = match short {
+            Some(short) => short,
+            None => {
+                let all: Vec<usize> = (0..columns.len()).collect();
+                let row_hashes = row_hashes.get_or_insert_with(|| hash_stored(rows, &all));
+                if let Some(before) = self.before.as_mut().filter(|_| self.by_row.is_none()) {
+                    before.unlisted = before.emptied.len();
+                }
+                let by_row = Self::indexed(&mut self.by_row, &self.rows, &self.weights, &all);
+                (by_row, by_row.find(row_hashes[i]).0)
+            }
+        };
         let here = Loc { tile: 0, row: i as u32 };
         let mut emptied = Vec::new();
         while id != NONE && *left != 0 {
@@ -300,6 +317,9 @@ impl Arrangement {
                 if self.rows.columns().iter().zip(columns).all(|(c, other)| c.equal(at, other, here)) {
                     let moved = if left.abs() < weight.abs() { *left } else { -weight };
                     *left -= moved;
+                    if let Some(before) = &mut self.before {
+                        before.note(id, weight);
+                    }
                     self.weights.set(id, weight + moved);
                     changed(i as u32, id, weight, weight + moved);
                     self.owed += (weight + moved).min(0) - weight.min(0);
@@ -310,6 +330,11 @@ impl Arrangement {
                 }
             }
             id = index.next(id);
+        }
+        if let Some(before) = &mut self.before {
+            // They are found until nobody asks any more what was before.
+            before.emptied.extend(emptied);
+            return Ok(());
         }
         for id in emptied {
             if let Some(index) = &mut self.by_key {
@@ -333,20 +358,7 @@ impl Arrangement {
         weights: &Weights,
         columns: &[usize],
     ) -> &'a HashIndex {
-        index.get_or_insert_with(|| {
-            let mut index = HashIndex::default();
-            index.reserve(rows.len());
-            let mut id = 0;
-            for tile in rows.tiles() {
-                for hash in hash_stored(tile, columns) {
-                    if weights.get(id) != 0 {
-                        index.insert(hash, id);
-                    }
-                    id += 1;
-                }
-            }
-            index
-        })
+        index.get_or_insert_with(|| index_of(rows, weights, columns))
     }
 
     /// Finds stored rows with the keys of the probing rows, at most about `max` pairs at a time; true while there may
@@ -359,57 +371,16 @@ impl Arrangement {
         max: usize,
         matches: &mut Matches,
     ) -> Result<bool> {
-        matches.probe.clear();
-        matches.ids.clear();
+        matches.clear();
         if self.rows.len() == self.dead {
             return Ok(false);
         }
         let index = Self::indexed(&mut self.by_key, &self.rows, &self.weights, &self.key);
-        let skip = keys.nulls.as_ref().filter(|_| !nulls_match);
-        while cursor.row < keys.len() && matches.ids.len() < max {
-            let window = cursor.row - cursor.row % WINDOW;
-            if cursor.window != window {
-                let end = (window + WINDOW).min(keys.len());
-                index.find_all(&keys.hashes[window..end], &mut cursor.heads);
-                cursor.window = window;
-            }
-            let mut id = match cursor.id.take() {
-                Some(id) => id,
-                None if skip.is_some_and(|n| n.is_null(cursor.row)) => NONE,
-                None => cursor.heads[cursor.row - window],
-            };
-            while id != NONE && matches.ids.len() < max {
-                matches.probe.push(cursor.row as u32);
-                matches.ids.push(id);
-                id = index.next(id);
-            }
-            if id == NONE {
-                cursor.row += 1;
-            } else {
-                cursor.id = Some(id);
-            }
+        let more = cursor.walk(index, keys, nulls_match, max, matches);
+        if !self.hash_is_key {
+            verify(&self.rows, &self.key, keys, matches);
         }
-        self.verify(keys, matches);
-        Ok(cursor.row < keys.len())
-    }
-
-    /// Leaves only the pairs whose keys are equal and not merely of one hash.
-    fn verify(&self, keys: &Keys, matches: &mut Matches) {
-        if self.hash_is_key || self.key.is_empty() || matches.ids.is_empty() {
-            return;
-        }
-        let mut keep = vec![true; matches.ids.len()];
-        let stored = self.rows.locate_all(&matches.ids);
-        let probing: Vec<Loc> = matches.probe.iter().map(|row| Loc { tile: 0, row: *row }).collect();
-        for (position, column) in self.key.iter().zip(&keys.columns) {
-            self.rows.columns()[*position].equal_all(&stored, &TiledColumn::of(column), &probing, &mut keep);
-        }
-        if keep.contains(&false) {
-            let mut kept = keep.iter();
-            matches.probe.retain(|_| *kept.next().unwrap_or(&false));
-            let mut kept = keep.iter();
-            matches.ids.retain(|_| *kept.next().unwrap_or(&false));
-        }
+        Ok(more)
     }
 
     /// Forgets dead rows if they are the most. Then numbers change: the row that had number `renumbered[n]` has `n`.
@@ -429,8 +400,14 @@ impl Arrangement {
             }
         }
         (self.rows, self.weights, self.dead) = (rows, weights, 0);
-        (self.by_key, self.by_row) = (None, None);
+        self.forget_indexes();
         Ok(Some(live))
+    }
+
+    /// Indexes are built again when they are needed.
+    fn forget_indexes(&mut self) {
+        (self.by_key, self.by_row) = (None, None);
+        self.look_up_anew();
     }
 
     /// Changes numbers of rows that count to what they are after [`Arrangement::compact`] has kept `kept`.
@@ -443,7 +420,7 @@ impl Arrangement {
     /// Forgets everything.
     pub fn clear(&mut self) {
         (self.rows, self.weights) = (RowStore::new(self.rows.schema()), Weights::default());
-        (self.by_key, self.by_row) = (None, None);
+        self.forget_indexes();
         (self.dead, self.total, self.owed) = (0, 0, 0);
     }
 
@@ -458,7 +435,7 @@ impl Arrangement {
         let tiles = state.rows(self.rows.schema())?;
         self.rows = RowStore::of(self.rows.schema(), &tiles)?;
         self.weights = state.weights(self.rows.len())?;
-        (self.by_key, self.by_row) = (None, None);
+        self.forget_indexes();
         (self.dead, self.total, self.owed) = (0, self.rows.len() as i64, 0);
         if let Some(weights) = self.weights.exceptional() {
             self.total = 0;

@@ -14,10 +14,13 @@ pub mod snapshot;
 pub mod table;
 pub mod weights;
 
-pub use arrangement::{Arrangement, Cursor, Matches};
+pub use arrangement::{Arrangement, Cursor, Key, Matches, Moment};
 pub use saved::{Restored, Saved};
 pub use snapshot::ArrangementSnapshot;
 pub use table::Table;
+
+/// An arrangement that several operators look rows up in, which are run one after the other or only read.
+pub type Arranged = std::sync::Arc<parking_lot::RwLock<Arrangement>>;
 
 /// No row, no slot.
 pub const NONE: u32 = u32::MAX;

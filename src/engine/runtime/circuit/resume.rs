@@ -162,6 +162,7 @@ impl Circuit {
                 _ => {}
             }
         }
+        (0..self.nodes.len()).for_each(|i| self.bind(Slot(i)));
         Ok(())
     }
 
