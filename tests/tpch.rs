@@ -123,7 +123,7 @@ fn every_query_is_kept_up_to_date() {
 
 /// What `docs/plans.md` shows, of TPC-H and of Nexmark, each with what it is there for.
 const SHOWN: [(&str, &str); 7] = [
-    ("TPC-H q5", "Six relations: each join is maintained from the changes of its two sides."),
+    ("TPC-H q5", "Six relations: each is kept once, and a change of one looks the others up."),
     ("TPC-H q17", "A correlated average is an aggregate by its correlation, joined."),
     ("TPC-H q21", "EXISTS and NOT EXISTS are semi and anti joins with a further condition."),
     ("Nexmark q4", "A maximum for each auction, averaged by category."),

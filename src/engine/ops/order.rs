@@ -105,6 +105,18 @@ impl Order {
         })
     }
 
+    /// Of each of `ids`, which are in their order, whether it is not equal in it to the one before.
+    pub fn begins(&self, rows: &Arrangement, ids: &[u32]) -> Result<Vec<bool>> {
+        let mut begins: Vec<bool> = (0..ids.len()).map(|at| at == 0).collect();
+        for part in [&self.first, &self.rest].into_iter().filter(|part| !part.exprs.is_empty()) {
+            let keys = part.keys(rows, ids)?;
+            for at in 1..ids.len() {
+                begins[at] |= keys.row(at) != keys.row(at - 1);
+            }
+        }
+        Ok(begins)
+    }
+
     /// Positions of `ids`, which stand in `groups` in ascending order, sorted within their groups. Rows that are equal in
     /// everything are in the order of their numbers.
     pub fn sort(&self, rows: &Arrangement, groups: &[u32], ids: &[u32]) -> Result<Vec<u32>> {

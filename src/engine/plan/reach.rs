@@ -22,10 +22,13 @@ const ROWS_MAX: usize = 10_000;
 pub(super) fn bounded(lowering: &mut Lowering, window: &Window, input: usize) -> Result<Option<usize>> {
     let (mut before, mut after) = (0, 0);
     let mut running = Vec::with_capacity(window.window_expr.len());
+    let mut peers = false;
     let mut common: Option<&WindowFunction> = None;
     for expr in &window.window_expr {
         let LogicalExpr::WindowFunction(function) = unaliased(expr) else { return Ok(None) };
-        running.push(goes_on(function, expr, window.input.schema()));
+        let goes_on = goes_on(function, expr, window.input.schema());
+        peers |= goes_on.is_some_and(|(_, peers)| peers);
+        running.push(goes_on.map(|(running, _)| running));
         let around = match running.last() {
             Some(Some(_)) => Some((0, 0)),
             _ => reach(function, window.input.schema()),
@@ -38,7 +41,9 @@ pub(super) fn bounded(lowering: &mut Lowering, window: &Window, input: usize) ->
             return Ok(None);
         }
     }
-    let Some(function) = common.filter(|_| before.max(after) <= ROWS_MAX) else { return Ok(None) };
+    // What looks at rows around is not known of rows that go along only because they are equal to one that changed.
+    let far = if peers { 0 } else { ROWS_MAX };
+    let Some(function) = common.filter(|_| before.max(after) <= far) else { return Ok(None) };
     let plan_input = window.input.schema();
     let schema: SchemaRef = Arc::new(window.schema.as_arrow().clone());
     let spec = WindowSpec {
@@ -47,6 +52,7 @@ pub(super) fn bounded(lowering: &mut Lowering, window: &Window, input: usize) ->
         functions: window.window_expr.clone(),
         plan_input: Arc::clone(plan_input),
         running,
+        peers,
         before,
         after,
         input: Arc::clone(lowering.schema(input)),
@@ -55,30 +61,46 @@ pub(super) fn bounded(lowering: &mut Lowering, window: &Window, input: usize) ->
     Ok(Some(lowering.add(NodeSpec::Window(spec), vec![input], schema)))
 }
 
-/// How the function goes on from a row before, if it is of all rows up to the current one.
-fn goes_on(function: &WindowFunction, expr: &LogicalExpr, schema: &DFSchema) -> Option<Running> {
+/// How the function goes on from a row before, if it is of all rows up to the current one; and whether the rows that are
+/// equal to that in the order are among these.
+fn goes_on(function: &WindowFunction, expr: &LogicalExpr, schema: &DFSchema) -> Option<(Running, bool)> {
     use DataType::{Date32, Decimal128, Int64, Timestamp, UInt64, Utf8View};
     let (params, name) = (&function.params, function.fun.name());
-    if matches!(&function.fun, WindowFunctionDefinition::WindowUDF(_)) {
-        return (name == "row_number").then_some(Running::Sum);
-    }
     let frame = &params.window_frame;
     let from_first = matches!(&frame.start_bound, WindowFrameBound::Preceding(n) if n.is_null());
-    let up_to_here = frame.units == WindowFrameUnits::Rows && frame.end_bound == WindowFrameBound::CurrentRow;
+    // Zeros of both signs, and every NaN, are equal for some and not for others.
+    let exact = |e: &LogicalExpr| e.get_type(schema).is_ok_and(|t| !t.is_floating());
+    let ordered = params.order_by.iter().all(|by| exact(&by.expr));
+    if matches!(&function.fun, WindowFunctionDefinition::WindowUDF(_)) {
+        return match name {
+            "row_number" => Some((Running::Sum, false)),
+            "rank" if ordered => Some((Running::Rank, true)),
+            "dense_rank" if ordered => Some((Running::Sum, true)),
+            "first_value" if from_first && params.null_treatment != Some(NullTreatment::IgnoreNulls) => {
+                // The first row is in every frame that does not end before its own row.
+                let ends_behind = !matches!(&frame.end_bound, WindowFrameBound::Preceding(_));
+                ends_behind.then_some((Running::First, false))
+            }
+            _ => None,
+        };
+    }
+    let peers = frame.units != WindowFrameUnits::Rows;
+    let up_to_here = frame.end_bound == WindowFrameBound::CurrentRow && (ordered || !peers);
     if !from_first || !up_to_here || params.distinct {
         return None;
     }
     let result = expr.get_type(schema).ok()?;
-    match (name, result) {
-        ("count", Int64) => Some(Running::Sum),
+    let running = match (name, result) {
+        ("count", Int64) => Running::Sum,
         // Sums of floats depend on where they were begun.
-        ("sum", Int64 | UInt64 | Decimal128(..)) => Some(Running::Sum),
-        ("min", t) if t.is_integer() => Some(Running::Min),
-        ("max", t) if t.is_integer() => Some(Running::Max),
-        ("min", Decimal128(..) | Date32 | Timestamp(..) | Utf8View) => Some(Running::Min),
-        ("max", Decimal128(..) | Date32 | Timestamp(..) | Utf8View) => Some(Running::Max),
-        _ => None,
-    }
+        ("sum", Int64 | UInt64 | Decimal128(..)) => Running::Sum,
+        ("min", t) if t.is_integer() => Running::Min,
+        ("max", t) if t.is_integer() => Running::Max,
+        ("min", Decimal128(..) | Date32 | Timestamp(..) | Utf8View) => Running::Min,
+        ("max", Decimal128(..) | Date32 | Timestamp(..) | Utf8View) => Running::Max,
+        _ => return None,
+    };
+    Some((running, peers))
 }
 
 /// Rows before and after a row that decide about the function's result there.

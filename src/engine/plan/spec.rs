@@ -260,6 +260,10 @@ pub enum Running {
     Min,
     /// The greatest so far.
     Max,
+    /// One more than the rows before the first row that is equal in the order.
+    Rank,
+    /// A value of the first row.
+    First,
 }
 
 /// Window functions of one partition and order, each of which looks at few rows before and after a row, or goes on from
@@ -276,6 +280,8 @@ pub struct WindowSpec {
     pub plan_input: DFSchemaRef,
     /// By function, whether it goes on from a row before.
     pub running: Vec<Option<Running>>,
+    /// Whether rows that are equal in the order have one result of the running functions: then there are no others.
+    pub peers: bool,
     /// Rows before a row that decide about the other functions' results, at most.
     pub before: usize,
     /// Rows after it that do, at most.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{FENCE, Part, Touched, Window};
+use super::{List, Part, Touched, Window};
 use crate::error::Result;
 
 /// With more changes than one in so many rows, a list is sorted with what has come, instead of searched.
@@ -16,6 +16,17 @@ struct Search {
     id: u32,
     /// Where it is, or would be.
     range: Range<usize>,
+}
+
+/// From the last fence that nothing of a change reaches to the first one behind it, or, where functions look around, to
+/// the end.
+fn fenced(list: &List, changed: &Range<usize>, reach: usize) -> Range<usize> {
+    let fences = &list.fences;
+    let before = changed.start.saturating_sub(reach);
+    let start = fences.partition_point(|fence| fence.end < before).checked_sub(1);
+    let behind = fences.partition_point(|fence| fence.end < changed.end.max(changed.start + 1));
+    let end = fences.get(behind).filter(|_| reach == 0).map_or(list.ids.len(), |fence| fence.end);
+    start.map_or(0, |at| fences[at].end)..end
 }
 
 impl Window {
@@ -83,7 +94,7 @@ impl Window {
             let reach = self.before + self.after;
             let mut range = changed.start.saturating_sub(reach)..(changed.end + reach).min(list.ids.len());
             if self.runs() {
-                range = (range.start / FENCE).min(list.fences.len()) * FENCE..list.ids.len();
+                range = fenced(list, &changed, reach);
             }
             let mut ids = Vec::with_capacity(range.len());
             let mut next = range.start;
