@@ -401,10 +401,10 @@ mod tests {
         rows
     }
 
-    fn check(seed: u64) {
+    fn check(seed: u64, workers: usize) {
         let of: &[usize] = [&[0, 1, 2][..], &[0, 0, 1], &[0, 1, 0], &[0, 0, 0]][seed as usize % 4];
         let conditional = seed / 4 % 2 == 1;
-        let workers = Workers::new(1 + seed as usize % 3).unwrap();
+        let workers = Workers::new(workers).unwrap();
         check_operator(
             seed,
             of.iter().max().unwrap() + 1,
@@ -416,8 +416,9 @@ mod tests {
 
     #[test]
     fn it_is_what_its_definition_says() {
-        (0..32).for_each(check);
-        weak::with(|| (32..40).for_each(check));
+        (0..32).for_each(|seed| check(seed, 1 + seed as usize % 3));
+        // Hashes are weak on this thread only.
+        weak::with(|| (32..40).for_each(|seed| check(seed, 1)));
     }
 
     /// What is kept is each input once, with an index for each key that somebody uses.

@@ -326,9 +326,7 @@ impl Operator for Window {
                 None => self.look(t, part),
             })
             .collect();
-        if self.runs() {
-            self.settle(&touched, &mut parts)?;
-        }
+        self.settle(&touched, &mut parts)?;
         let mut errors: Vec<Option<Error>> = vec![None; parts.len()];
         let mut fences: Vec<Vec<Fence>> = vec![Vec::new(); parts.len()];
         let all: Vec<&Merged> = parts.iter().collect();

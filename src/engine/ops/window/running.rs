@@ -65,8 +65,8 @@ impl Window {
     /// Lets parts that end at a fence go on to a later one, until what follows goes on from what it did before.
     pub(super) fn settle(&self, touched: &[Touched], parts: &mut [Merged]) -> Result<()> {
         let list = |at: usize| &self.lists[touched[at].partition as usize];
-        let mut open: Vec<usize> =
-            (0..parts.len()).filter(|at| parts[*at].list.end < list(*at).ids.len()).collect();
+        let goes_on = |at: &usize| self.runs() && parts[*at].list.end < list(*at).ids.len();
+        let mut open: Vec<usize> = (0..parts.len()).filter(goes_on).collect();
         let mut fences = 1;
         while !open.is_empty() {
             let looked: Vec<&Merged> = open.iter().map(|at| &parts[*at]).collect();
