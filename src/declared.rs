@@ -50,6 +50,36 @@ impl OnError {
     }
 }
 
+/// What becomes of a source's tables when their columns change upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum OnSchemaChange {
+    /// They stay as they are; when a column of theirs is gone, the source stops.
+    #[default]
+    Ignore,
+    /// The source stops before the first row of another shape.
+    Pause,
+    /// They get the columns that come; those that are gone upstream are NULL from then on.
+    Evolve,
+}
+
+impl OnSchemaChange {
+    /// Each by its name.
+    pub const NAMES: [(&'static str, OnSchemaChange); 3] = [
+        ("ignore", OnSchemaChange::Ignore),
+        ("pause", OnSchemaChange::Pause),
+        ("evolve", OnSchemaChange::Evolve),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnSchemaChange::Ignore => "ignore",
+            OnSchemaChange::Pause => "pause",
+            OnSchemaChange::Evolve => "evolve",
+        }
+    }
+}
+
 /// A piece of a record's metadata that becomes a column (`INCLUDE …`).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Include {

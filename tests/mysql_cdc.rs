@@ -104,7 +104,7 @@ fn every_type_is_the_same_from_the_copy_and_from_the_log() {
         VALUES.iter().enumerate().map(|(i, (kind, ..))| format!("c{i} {kind}")).collect();
     let values: Vec<&str> = VALUES.iter().map(|(_, value, _)| *value).collect();
     server.sql(&format!(
-        "SET NAMES utf8mb4; CREATE DATABASE shop CHARACTER SET utf8mb4; CREATE TABLE shop.t (id int PRIMARY KEY, {}); INSERT INTO shop.t VALUES (1, {})",
+        "SET NAMES utf8mb4; CREATE DATABASE shop CHARACTER SET utf8mb4; CREATE TABLE shop.days (day date PRIMARY KEY, n int); CREATE TABLE shop.t (id int PRIMARY KEY, {}); INSERT INTO shop.t VALUES (1, {})",
         columns.join(", "),
         values.join(", ")
     ));
@@ -125,6 +125,10 @@ fn every_type_is_the_same_from_the_copy_and_from_the_log() {
         one(&tidemill, "SELECT string_agg(id::text, ',' ORDER BY id) FROM t")
     });
     assert_eq!(one(&tidemill, "SELECT count(*) FROM tidemill.errors"), "1");
+    // A date of zero is no key.
+    server.sql("INSERT INTO shop.days VALUES ('0000-00-00', 1), ('2024-01-02', 2)");
+    eventually("a day", &"2".to_string(), || one(&tidemill, "SELECT string_agg(n::text, ',') FROM days"));
+    assert_eq!(one(&tidemill, "SELECT count(*) FROM tidemill.errors"), "2");
 }
 
 /// What the server and we hold of the tables that change below.
@@ -275,6 +279,85 @@ fn counts_are_exact_whoever_is_killed() {
 }
 
 #[test]
+fn goes_on_at_a_replica_behind_the_last_transaction() {
+    let mut first = MariaDb::start();
+    first.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id int PRIMARY KEY, n int); INSERT INTO shop.t VALUES (1, 1)");
+    let mut second = MariaDb::replica_of(&first);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut tidemill = Tidemill::start(&directory.path().join("data"));
+    tidemill.sql(&format!(
+        "CREATE CONNECTION my TO MYSQL (host = '127.0.0.1, 127.0.0.1', port = '{}, {}', user = 'root');
+         CREATE SOURCE s FROM MYSQL CONNECTION my (tables = 'shop.*') FOR ALL TABLES;
+         CREATE MATERIALIZED VIEW total AS SELECT count(*) AS rows, sum(n) AS n FROM t",
+        first.port, second.port
+    ));
+    let same = |server: &MariaDb, tidemill: &Tidemill| {
+        let there = server.sql("SELECT count(*), sum(n), sum(id) FROM shop.t").replace('\t', "/");
+        eventually("the table", &there, || {
+            one(tidemill, "SELECT count(*) || '/' || sum(n) || '/' || sum(id) FROM t")
+        });
+        tidemill.sql("CHECK MATERIALIZED VIEW total");
+    };
+    // The log of the second has other files and offsets for the same transactions.
+    first.sql("USE shop; INSERT INTO shop.t SELECT seq, seq FROM mysql.db RIGHT JOIN seq_2_to_50 ON 1; FLUSH BINARY LOGS; UPDATE shop.t SET n = n + 1");
+    same(&first, &tidemill);
+    let position = first.sql("SELECT @@gtid_binlog_pos");
+    eventually("the replica", &position, || second.sql("SELECT @@gtid_binlog_pos"));
+    first.kill();
+    second.sql("STOP SLAVE; DELETE FROM shop.t WHERE id = 7; INSERT INTO shop.t VALUES (100, 100)");
+    same(&second, &tidemill);
+    tidemill.kill_and_restart();
+    second.sql("UPDATE shop.t SET n = 0 WHERE id < 5");
+    same(&second, &tidemill);
+    assert!(!tidemill.log().contains("copied again"), "{}", tidemill.log());
+    // The first comes back without what happened meanwhile: what follows our last transaction is not known there.
+    second.kill();
+    first.run();
+    same(&first, &tidemill);
+    eventually("a new copy is told of", &true, || {
+        tidemill.log().contains("does not have the binary log that is needed")
+    });
+}
+
+#[test]
+fn follows_by_tls_as_far_as_the_certificate_is_trusted() {
+    let mut server = MariaDb::start();
+    let authority = server.require_tls();
+    server
+        .sql("CREATE DATABASE shop; CREATE TABLE shop.t (id int PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let tidemill = Tidemill::start(&directory.path().join("data"));
+    let connection = |name: &str, more: &str| {
+        format!(
+            "CREATE CONNECTION {name} TO MYSQL (host = '127.0.0.1', port = {}, user = 'secure'{more})",
+            server.port
+        )
+    };
+    let error = tidemill.try_sql(&connection("plain", "")).expect_err("without TLS").to_string();
+    assert!(error.contains("Access denied"), "{error}");
+    let error = tidemill
+        .try_sql(&connection("untrusted", ", sslmode = 'verify-full'"))
+        .expect_err("unknown authority");
+    assert!(error.to_string().contains("08006"), "{error}");
+    for (name, more) in [
+        ("required", ", sslmode = 'require'".to_string()),
+        ("full", format!(", sslmode = 'verify-full', sslrootcert = '{}'", authority.display())),
+    ] {
+        tidemill.sql(&connection(name, &more));
+        tidemill.sql(&format!(
+            "CREATE SOURCE s_{name} FROM MYSQL CONNECTION {name} (tables = 'shop.*');
+             CREATE TABLE t_{name} FROM SOURCE s_{name} (REFERENCE shop.t)"
+        ));
+    }
+    server.sql("INSERT INTO shop.t VALUES (2)");
+    for name in ["required", "full"] {
+        eventually("the table", &"2".to_string(), || {
+            one(&tidemill, &format!("SELECT count(*) FROM t_{name}"))
+        });
+    }
+}
+
+#[test]
 fn what_is_wrong_is_said_at_once() {
     let server = MariaDb::start();
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -286,6 +369,11 @@ fn what_is_wrong_is_said_at_once() {
     refused(&connection(free_port(), ""), "08006", "refused");
     refused(&connection(server.port, ", password = 'wrong'"), "08006", "Access denied for user");
     refused(&connection(server.port, ", colour = 'red'"), "22023", "colour");
+    refused(
+        "CREATE CONNECTION my TO MYSQL (host = 'a, b, c', port = '1, 2', user = 'root')",
+        "22023",
+        "2 ports are given for 3 hosts",
+    );
     refused(&connection(server.port, ", sslmode = 'perhaps'"), "22023", "perhaps");
     // It has no certificate.
     refused(&connection(server.port, ", sslmode = 'require'"), "08006", "");

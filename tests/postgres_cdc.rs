@@ -392,6 +392,158 @@ impl Running {
 }
 
 #[test]
+fn a_slot_whose_log_is_lost_means_a_new_copy() {
+    let server = shop();
+    server.psql("shop", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'");
+    server.psql("shop", "SELECT pg_reload_conf()");
+    let definition = definition(&server);
+    let outputs = outputs(&definition);
+    let feed = ModelFeed::new(&outputs);
+    Running::start(&definition, &outputs, &feed).also(|| same(&feed, &server, 1, "accounts")).stop().unwrap();
+    server.psql("shop", "DELETE FROM accounts WHERE id < 500");
+    eventually("the log is lost", || {
+        let filler =
+            "SELECT pg_logical_emit_message(false, 'p', repeat('x', 9000000)), pg_switch_wal() IS NULL";
+        (0..4).for_each(|_| drop(server.psql("shop", filler)));
+        server.psql("shop", "CHECKPOINT");
+        server.psql("shop", "SELECT wal_status FROM pg_replication_slots") == "lost"
+    });
+    Running::start(&definition, &outputs, &feed).also(|| same(&feed, &server, 1, "accounts")).stop().unwrap();
+}
+
+#[test]
+fn a_slot_that_somebody_else_reads_is_waited_for() {
+    let server = shop();
+    let definition = definition(&server);
+    let outputs = outputs(&definition);
+    let first_feed = ModelFeed::new(&outputs);
+    let first = Running::start(&definition, &outputs, &first_feed);
+    eventually("the first", || first.status.get().state == "running");
+    // One that would have to make it anew stops with the reason.
+    let feed = ModelFeed::new(&outputs);
+    let other = Running::start(&definition, &outputs, &feed);
+    eventually("the end", || other.thread.is_finished());
+    assert_eq!(other.stop().unwrap_err().sqlstate.0, "55006");
+    // One that goes on from a place of its own waits.
+    let (keys, rows) = {
+        let model = first_feed.0.lock();
+        (model.keys.clone(), model.rows.clone())
+    };
+    let position = first_feed.durable_position();
+    *feed.0.lock() = Model { keys, rows, position, ..Model::default() };
+    let other = Running::start(&definition, &outputs, &feed);
+    eventually("the wait", || {
+        let status = other.status.get();
+        status.state == "stalled" && status.error.is_some_and(|e| e.contains("active"))
+    });
+    first.stop().unwrap();
+    server.psql("shop", "UPDATE accounts SET balance = 3 WHERE id = 3");
+    eventually("its turn", || same(&feed, &server, 1, "accounts"));
+    other.stop().unwrap();
+}
+
+#[test]
+fn a_promoted_standby_is_followed_by_a_new_copy() {
+    let server = shop();
+    let mut definition = definition(&server);
+    let outputs = outputs(&definition);
+    let feed = ModelFeed::new(&outputs);
+    let running = Running::start(&definition, &outputs, &feed);
+    eventually("the copy", || same(&feed, &server, 1, "accounts"));
+    let promoted = server.promoted_standby();
+    running.stop().unwrap();
+    // What the old server did since is not in the new one's history.
+    server.psql("shop", "DELETE FROM accounts WHERE id = 1");
+    promoted.psql("shop", "DELETE FROM accounts WHERE id > 900; INSERT INTO bag VALUES (5, 'new timeline')");
+    definition.connection[1].1 = promoted.port.to_string();
+    let running = Running::start(&definition, &outputs, &feed);
+    eventually("the new server", || {
+        same(&feed, &promoted, 1, "accounts") && same(&feed, &promoted, 2, "bag")
+    });
+    promoted.psql("shop", "UPDATE accounts SET balance = 1 WHERE id = 2");
+    eventually("what follows", || same(&feed, &promoted, 1, "accounts"));
+    running.stop().unwrap();
+}
+
+#[test]
+fn partitions_are_one_table_or_each_a_table() {
+    let server = Postgres::start();
+    server.psql("postgres", "CREATE DATABASE shop");
+    server.psql(
+        "shop",
+        "CREATE TABLE p (id int, year int, v text, PRIMARY KEY (id, year)) PARTITION BY RANGE (year);
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (2000) TO (2010);
+         CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (2010) TO (2020);
+         INSERT INTO p SELECT i, 2000 + i, 'v' || i FROM generate_series(1, 19) i;
+         CREATE PUBLICATION pub FOR TABLE p WITH (publish_via_partition_root = true);
+         CREATE PUBLICATION parts FOR TABLE p",
+    );
+    let whole = definition(&server);
+    let mut parts = definition(&server);
+    parts.options = vec![("publication".into(), "parts".into()), ("slot".into(), "parts".into())];
+    let (one, two) = (outputs(&whole), outputs(&parts));
+    let names = |outputs: &[SourceOutput]| outputs.iter().map(|o| o.upstream.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (names(&one), names(&two)),
+        (vec!["public.p".into()], vec!["public.p1".into(), "public.p2".into()])
+    );
+    let (feed, feeds) = (ModelFeed::new(&one), ModelFeed::new(&two));
+    let running = [Running::start(&whole, &one, &feed), Running::start(&parts, &two, &feeds)];
+    let all =
+        || same(&feed, &server, 1, "p") && same(&feeds, &server, 1, "p1") && same(&feeds, &server, 2, "p2");
+    eventually("the copies", all);
+    // From one partition to the other, and a partition that comes.
+    server.psql(
+        "shop",
+        "UPDATE p SET year = 2015 WHERE id = 5; DELETE FROM p WHERE id = 6; UPDATE p SET v = 'w'",
+    );
+    server.psql("shop", "CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (2020) TO (2030); INSERT INTO p VALUES (20, 2020, 'x')");
+    eventually("the changes", all);
+    running.into_iter().for_each(|r| r.stop().unwrap());
+}
+
+#[test]
+fn tables_that_are_made_or_published_anew_are_copied_again() {
+    let server = Postgres::start();
+    server.psql("postgres", "CREATE DATABASE shop");
+    server.psql(
+        "shop",
+        "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
+         CREATE PUBLICATION pub FOR TABLE a, b; INSERT INTO a VALUES (1, 'a'); INSERT INTO b VALUES (1, 'b')",
+    );
+    let definition = definition(&server);
+    let outputs = outputs(&definition);
+    let feed = ModelFeed::new(&outputs);
+    let running = Running::start(&definition, &outputs, &feed);
+    let both = || same(&feed, &server, 1, "a") && same(&feed, &server, 2, "b");
+    eventually("the copy", both);
+    server.psql("shop", "ALTER PUBLICATION pub DROP TABLE b; INSERT INTO b VALUES (2, 'unseen'); INSERT INTO a VALUES (2, 'a')");
+    eventually("the end", || running.thread.is_finished());
+    let error = running.stop().unwrap_err();
+    assert_eq!(
+        (error.sqlstate.0, error.message.as_str()),
+        ("42P01", "table public.b is no longer in publication \"pub\"")
+    );
+    assert!(same(&feed, &server, 1, "a"), "what came before is in");
+    server.psql("shop", "ALTER PUBLICATION pub ADD TABLE b");
+    let running = Running::start(&definition, &outputs, &feed);
+    eventually("what was not published", both);
+    server.psql(
+        "shop",
+        "DROP TABLE a; CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (7, 'made anew')",
+    );
+    server.psql("shop", "ALTER PUBLICATION pub ADD TABLE a");
+    eventually("a table that was made anew", || {
+        // It stops when it sees the table missing; the database would start it again.
+        running.thread.is_finished() || both()
+    });
+    let _ = running.stop();
+    let running = Running::start(&definition, &outputs, &feed);
+    eventually("a table that was made anew", both);
+    running.stop().unwrap();
+}
+
+#[test]
 fn what_cannot_be_followed_is_said() {
     let server = Postgres::start();
     server.psql("postgres", "CREATE DATABASE shop");

@@ -9,6 +9,7 @@ pub mod commits;
 pub mod envelope;
 pub mod files;
 pub mod format;
+pub mod gathered;
 pub mod generate;
 pub mod http;
 pub mod kafka;
@@ -20,6 +21,7 @@ pub mod redshift;
 pub mod registry;
 pub mod replicated;
 pub mod schema_registry;
+pub mod shapes;
 pub mod snowflake;
 pub mod verify;
 pub mod warehouse;
@@ -29,14 +31,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use parking_lot::Mutex;
 
 pub use commits::{CommitLog, CommitStore, Phases, SinkCommit};
 
 pub use envelope::kept::Kept;
 
-pub use crate::declared::{Envelope, FormatSpec, Include, OptionList, OptionValue};
+pub use crate::declared::{Envelope, FormatSpec, Include, OnSchemaChange, OptionList, OptionValue};
 pub use verify::{Checks, Differences, Verified, Whole, Wish};
 
 use crate::engine::{CollectionId, InputChange, Tick};
@@ -111,6 +113,18 @@ pub trait Feed: Send + Sync {
     fn submit_nowait(&self, batch: SourceBatch) -> Result<()>;
     /// The last position that survives a crash with all rows before it: what may be confirmed upstream.
     fn durable_position(&self) -> Option<Vec<u8>>;
+    /// What becomes of the tables when their columns change upstream.
+    fn on_schema_change(&self) -> OnSchemaChange {
+        OnSchemaChange::Ignore
+    }
+    /// Gives a table more columns, behind those it has and NULL in all its rows, from the next batch on: durable, and
+    /// seen by everybody, when this returns. Columns that it has already are left out. Answers with all of its columns.
+    ///
+    /// # Errors
+    /// 2BP01 when something stands in the way that the user can take away; 57014 when the source is told to stop meanwhile.
+    fn add_columns(&self, to: CollectionId, _columns: &[FieldRef]) -> Result<SchemaRef> {
+        Err(Error::internal(format!("collection {} gets no columns here", to.0)))
+    }
     /// Url and version of every file that some batch has ended with.
     fn finished_files(&self) -> Result<Vec<(String, String)>> {
         Ok(Vec::new())
@@ -143,6 +157,10 @@ pub struct StatusValues {
     pub event_time_micros: Option<i64>,
     /// Sink: the last tick that is committed at the destination.
     pub tick_committed: Option<Tick>,
+    /// While its tables are copied: rows that were read, and about how many there are.
+    pub copied: (u64, u64),
+    /// In what its tables differ from those upstream, by table, if it looks.
+    pub differences: Vec<(CollectionId, String)>,
     /// Sink: number of commits since the start.
     pub commits: u64,
     /// Sink: from a tick's time to its commit, of the last commit, in µs.

@@ -205,6 +205,11 @@ impl RowBuilder {
         Ok(std::mem::take(&mut self.closed))
     }
 
+    /// Whether there are no changes.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0 && self.closed.is_empty()
+    }
+
     /// Rows waiting.
     pub fn pending(&self) -> usize {
         self.rows

@@ -1,7 +1,7 @@
 //! The sources and sinks that are at work in an open database.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -61,7 +61,7 @@ impl Workers {
     }
 
     /// Sets a source to work, anew if it is at work already.
-    pub fn start_source(&self, engine: &Engine, catalog: &Catalog, entry: &Entry) -> Result<()> {
+    pub fn start_source(&self, database: &Weak<Database>, catalog: &Catalog, entry: &Entry) -> Result<()> {
         let Object::Source(source) = &entry.object else {
             return Err(Error::internal("what is started as a source is none"));
         };
@@ -71,15 +71,14 @@ impl Workers {
             status.update(|s| s.state = "paused");
             return Ok(());
         }
-        let outputs = connect::outputs(catalog, entry);
-        if outputs.is_empty() {
+        if connect::outputs(catalog, entry).is_empty() {
             status.update(|s| s.state = "idle");
             return Ok(());
         }
         let name = catalog.full_name(entry);
         let definition = connect::source_definition(catalog, &name, source)?;
         let schema = entry.schema().unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
-        let (engine, id, progress) = (engine.clone(), entry.id, progress_key(entry.id));
+        let (database, id, progress) = (Weak::clone(database), entry.id, progress_key(entry.id));
         let door = match definition.kind.as_str() {
             "webhook" => {
                 let mailbox = Mailbox::new(webhook::limits(&definition)?);
@@ -90,14 +89,22 @@ impl Workers {
         if let Some(at_work) = self.0.lock().get_mut(&entry.id) {
             at_work.webhook.clone_from(&door);
         }
-        let on_error = source.on_error;
+        let (source, entry_at_work) = (source.clone(), entry.clone());
         let state = Arc::clone(&status);
         let worker = Worker::start(&name.clone(), status, move |stop| {
-            let feed = EngineFeed::new(engine.clone(), progress.clone(), id, on_error, name.clone());
+            let (feed, outputs, resume) = {
+                let closed = || Error::new(SqlState::ADMIN_SHUTDOWN, "the database is closed");
+                let database = database.upgrade().ok_or_else(closed)?;
+                let (progress, name, stop) = (progress.clone(), name.clone(), stop.clone());
+                let resume = database.engine.resume_source(&progress)?;
+                let feed = EngineFeed::new(&database, progress, id, &source, name, stop);
+                // Tables may have got columns since the last attempt.
+                (feed, connect::outputs(&database.catalog(), &entry_at_work), resume)
+            };
             let context = SourceContext {
                 name: name.clone(),
-                outputs: outputs.clone(),
-                resume: engine.resume_source(&progress)?,
+                outputs,
+                resume,
                 feed,
                 status: Arc::clone(&state),
                 stop: stop.clone(),
@@ -265,7 +272,7 @@ fn whole(engine: &Engine, from: ObjectId) -> impl Fn() -> Result<Whole> + Send +
 impl Database {
     /// Sets a source to work; what stands in its way is shown as its status.
     pub(crate) fn start_source(&self, entry: &Entry) {
-        if let Err(error) = self.workers.start_source(&self.engine, &self.catalog(), entry) {
+        if let Err(error) = self.workers.start_source(&self.me, &self.catalog(), entry) {
             tracing::error!(source = entry.name, %error, "cannot start");
             self.workers.fail(entry.id, &error);
         }

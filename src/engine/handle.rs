@@ -177,6 +177,20 @@ impl Engine {
         self.ask(|reply| Command::CreateInput(spec, reply))
     }
 
+    /// Gives an input more columns, behind those it has; they are NULL in all its rows. `ready` is called on the tick
+    /// thread when nothing else can fail, before anybody sees them; when it fails, nothing has happened. Views go on with
+    /// the columns that they read; whoever follows the input itself, or builds a view over it, is told to begin anew.
+    ///
+    /// # Errors
+    /// What `ready` failed with; 42P01 when there is no such input; XX000 when it keeps no rows or other columns change.
+    pub fn widen_input(
+        &self,
+        spec: InputSpec,
+        ready: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        self.ask(|reply| Command::Widen(spec, Box::new(ready), reply))
+    }
+
     /// Adds a view: plans it, fills it from what it reads beside the running circuit, and joins it to the circuit at
     /// a tick boundary. Others are not stopped. Before [`replay`](Self::replay) there is nothing to fill it with.
     ///

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch, RecordBatchOptions, new_null_array,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -59,7 +61,7 @@ pub(crate) fn write_delta(buffer: &mut Vec<u8>, delta: &Delta) -> Result<bool> {
     Ok(true)
 }
 
-/// What [`write_delta`] wrote, in the columns of `schema`.
+/// What [`write_delta`] wrote, in the columns of `schema`: those that the collection got since then are NULL.
 pub(crate) fn read_deltas(
     bytes: &[u8],
     schema: &SchemaRef,
@@ -77,6 +79,8 @@ pub(crate) fn read_deltas(
         } else {
             None
         };
+        let later = schema.fields().iter().skip(columns.len());
+        columns.extend(later.map(|field| new_null_array(field.data_type(), batch.num_rows())));
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
         deltas.push(Delta { rows, weights });

@@ -6,7 +6,7 @@ mod copying;
 
 use datafusion::sql::sqlparser::ast;
 
-use crate::declared::{Envelope, FormatSpec, Include, OnError, OptionList};
+use crate::declared::{Envelope, FormatSpec, Include, OnError, OnSchemaChange, OptionList};
 use crate::names::Name;
 use crate::types::SqlType;
 
@@ -302,6 +302,8 @@ pub struct CreateSource {
     pub on_error: OnError,
     /// CHECK of a webhook's requests, as written.
     pub check: Option<String>,
+    /// ON SCHEMA CHANGE.
+    pub on_schema_change: OnSchemaChange,
 }
 
 /// CREATE TABLE.
@@ -451,6 +453,8 @@ pub enum AlterChange {
     SetSchema(String),
     /// SWAP WITH (relations and sinks).
     Swap(Name),
+    /// ON SCHEMA CHANGE (a source).
+    OnSchemaChange(OnSchemaChange),
 }
 
 /// COMMENT ON.

@@ -9,12 +9,48 @@ use super::postgres::free_port;
 pub struct MariaDb {
     dir: tempfile::TempDir,
     server: Option<Child>,
+    /// Settings besides those that all have.
+    settings: Vec<String>,
     pub port: u16,
 }
 
 impl MariaDb {
     /// Makes a data directory and starts a server on it.
     pub fn start() -> Self {
+        MariaDb::start_with(vec!["--server-id=1".into()])
+    }
+
+    /// A server that replicates another one, and writes what it does to its own log.
+    pub fn replica_of(other: &MariaDb) -> Self {
+        let replica = MariaDb::start_with(vec!["--server-id=2".into(), "--log-slave-updates=ON".into()]);
+        replica.sql(&format!(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root',
+             MASTER_CONNECT_RETRY = 1, MASTER_USE_GTID = slave_pos; START SLAVE",
+            other.port
+        ));
+        replica
+    }
+
+    /// Lets the user `secure` in by TLS only. The certificate is for 127.0.0.1; answers with the path of the authority's
+    /// that has signed it.
+    pub fn require_tls(&mut self) -> std::path::PathBuf {
+        let dir = self.dir.path().to_path_buf();
+        let authority = super::postgres::certificate(&dir, "server");
+        self.settings.extend([
+            format!("--ssl-cert={}", dir.join("server.crt").display()),
+            format!("--ssl-key={}", dir.join("server.key").display()),
+            format!("--ssl-ca={}", authority.display()),
+        ]);
+        self.kill();
+        self.run();
+        self.sql(
+            "CREATE USER secure REQUIRE SSL; CREATE USER secure@localhost REQUIRE SSL;
+             GRANT ALL ON *.* TO secure; GRANT ALL ON *.* TO secure@localhost",
+        );
+        authority
+    }
+
+    fn start_with(settings: Vec<String>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut install = Command::new("mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
@@ -23,7 +59,7 @@ impl MariaDb {
         install.env("TMPDIR", dir.path()).arg(format!("--tmpdir={}", dir.path().display()));
         let output = install.output().expect("MariaDB is installed (scripts/test-deps packages)");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let mut mariadb = MariaDb { dir, server: None, port: free_port() };
+        let mut mariadb = MariaDb { dir, server: None, settings, port: free_port() };
         mariadb.run();
         mariadb
     }
@@ -41,7 +77,7 @@ impl MariaDb {
     pub fn run(&mut self) {
         let log = std::fs::File::create(self.dir.path().join("log")).expect("a log file");
         let mut command = Command::new("mariadbd");
-        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--server-id=1", "--log-bin=log"]);
+        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--log-bin=log"]);
         command.args(["--binlog-format=ROW", "--binlog-row-metadata=FULL", "--sync-binlog=1"]);
         command.args([
             "--innodb-buffer-pool-size=32M",
@@ -49,6 +85,7 @@ impl MariaDb {
             "--user=root",
             "--sql-mode=",
         ]);
+        command.args(&self.settings);
         command.arg(format!("--tmpdir={}", self.dir.path().display()));
         command.arg(format!("--port={}", self.port));
         command.arg(format!("--datadir={}", self.dir.path().join("data").display()));

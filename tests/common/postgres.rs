@@ -49,18 +49,31 @@ impl Postgres {
         run(start.arg("-D").arg(self.data()).args(["-w", "-t", "30", "-l"]).arg(log).arg("start"));
     }
 
+    /// A standby of it that has become a server of its own, with everything that was there.
+    pub fn promoted_standby(&self) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let standby = Postgres { dir, bin: self.bin.clone(), port: free_port() };
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(standby.dir.path()));
+        }
+        let mut backup = standby.command("pg_basebackup");
+        backup.args(["-h", "127.0.0.1", "-U", "postgres", "-R", "-X", "stream", "-c", "fast"]);
+        run(backup.args(["-p", &self.port.to_string(), "-D"]).arg(standby.data()));
+        let path = standby.data().join("postgresql.auto.conf");
+        let settings = std::fs::read_to_string(&path).expect("its settings");
+        let port = format!("{settings}\nport={}\n", standby.port);
+        std::fs::write(&path, port).expect("writing postgresql.auto.conf");
+        standby.restart();
+        let mut promote = standby.command("pg_ctl");
+        run(promote.arg("-D").arg(standby.data()).args(["-w", "promote"]));
+        standby
+    }
+
     /// Lets nobody in without TLS from now on. The certificate is for 127.0.0.1 and nothing else; answers with the path of
     /// the authority's that has signed it.
     pub fn require_tls(&self) -> PathBuf {
         let dir = self.dir.path();
-        let openssl =
-            |arguments: &str| run(Command::new("openssl").args(arguments.split(' ')).current_dir(dir));
-        openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=authority -keyout ca.key -out ca.crt");
-        openssl("req -newkey rsa:2048 -nodes -subj /CN=db -keyout server.key -out server.csr");
-        std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("writing names");
-        openssl(
-            "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile names -out server.crt",
-        );
+        let authority = certificate(dir, "server");
         let data = self.data();
         for file in ["server.key", "server.crt"] {
             std::fs::rename(dir.join(file), data.join(file)).expect("renaming");
@@ -73,7 +86,7 @@ impl Postgres {
         std::fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n")
             .expect("pg_hba.conf");
         self.restart();
-        dir.join("ca.crt")
+        authority
     }
 
     /// Stops it as a crash would.
@@ -130,6 +143,19 @@ fn bin_dir() -> PathBuf {
         .collect();
     versions.sort();
     versions.pop().expect("a PostgreSQL server is installed (scripts/test-deps packages)")
+}
+
+/// Makes `name.key` and `name.crt`, a certificate for 127.0.0.1 and nothing else, in a directory; answers with the path of
+/// the authority's that has signed it.
+pub fn certificate(dir: &Path, name: &str) -> PathBuf {
+    let openssl = |arguments: &str| run(Command::new("openssl").args(arguments.split(' ')).current_dir(dir));
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=authority -keyout ca.key -out ca.crt");
+    openssl(&format!("req -newkey rsa:2048 -nodes -subj /CN=db -keyout {name}.key -out {name}.csr"));
+    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("writing names");
+    openssl(&format!(
+        "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile names -out {name}.crt"
+    ));
+    dir.join("ca.crt")
 }
 
 /// A port that nobody listens on now.

@@ -71,7 +71,7 @@ pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
         )
         .with_hint("tables = 'database.*' or 'database.table, database.other'; the user must be allowed to SELECT from them."));
     }
-    Ok(found)
+    Ok(found.into_iter().map(Discovered::from).collect())
 }
 
 fn parse(definition: &SourceDefinition) -> Result<SourceSettings> {

@@ -13,6 +13,9 @@ pub struct Position {
     pub offset: u64,
     /// MariaDB: the last transaction of each domain; `None`: the file and offset count.
     pub gtid: Option<GtidState>,
+    /// Whose log the file and offset are of; `None`: that of the server there was before this was noted.
+    #[serde(default)]
+    pub server: Option<String>,
 }
 
 impl Position {

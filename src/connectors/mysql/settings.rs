@@ -15,8 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A MySQL or MariaDB server.
 #[derive(Clone)]
 pub struct Server {
-    host: String,
-    port: u16,
+    /// Hosts and ports, in the order in which they are tried.
+    hosts: Vec<(String, u16)>,
     user: String,
     password: String,
     database: Option<String>,
@@ -25,7 +25,7 @@ pub struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}:{}", self.user, self.host, self.port)
+        write!(f, "{}@{}", self.user, self.place())
     }
 }
 
@@ -39,8 +39,7 @@ impl Server {
         let root = options.take("sslrootcert");
         let mode = options.take("sslmode");
         let server = Server {
-            host: options.require("host")?,
-            port: options.parse("port", "a port number")?.unwrap_or(3306),
+            hosts: hosts(&options.require("host")?, options.take("port").as_deref())?,
             user: options.require("user")?,
             password: options.take("password").unwrap_or_default(),
             database: options.take("database"),
@@ -50,14 +49,25 @@ impl Server {
         Ok(server)
     }
 
-    /// Opens a session whose times are UTC and whose text is UTF-8.
+    /// Opens a session whose times are UTC and whose text is UTF-8, with the first host that answers.
     ///
     /// # Errors
-    /// 08006, with the server's own words.
+    /// 08006, with the words of the last one.
     pub async fn connect(&self) -> Result<Conn> {
+        let mut last = None;
+        for (host, port) in &self.hosts {
+            match self.connect_to(host, *port).await {
+                Ok(session) => return Ok(session),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::internal("a MySQL connection without a host")))
+    }
+
+    async fn connect_to(&self, host: &str, port: u16) -> Result<Conn> {
         let options: Opts = OptsBuilder::default()
-            .ip_or_hostname(&self.host)
-            .tcp_port(self.port)
+            .ip_or_hostname(host)
+            .tcp_port(port)
             .user(Some(&self.user))
             .pass(Some(&self.password))
             .db_name(self.database.as_ref())
@@ -66,18 +76,41 @@ impl Server {
             .ssl_opts(self.tls.clone())
             .setup(vec!["SET NAMES utf8mb4", "SET time_zone = '+00:00', sql_mode = ''"])
             .into();
+        let unreachable = |why: &str| {
+            let user = &self.user;
+            let message = format!("cannot connect to MySQL at {host}:{port} as \"{user}\": {why}");
+            Error::new(SqlState::CONNECTION_FAILURE, message)
+        };
         tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options))
             .await
-            .map_err(|_| self.unreachable("no answer in 10 s"))?
-            .map_err(|e| self.unreachable(&said(&e)))
+            .map_err(|_| unreachable("no answer in 10 s"))?
+            .map_err(|e| unreachable(&said(&e)))
     }
 
-    fn unreachable(&self, why: &str) -> Error {
-        Error::new(
-            SqlState::CONNECTION_FAILURE,
-            format!("cannot connect to MySQL at {}:{} as \"{}\": {why}", self.host, self.port, self.user),
-        )
+    fn place(&self) -> String {
+        self.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect::<Vec<_>>().join(",")
     }
+}
+
+/// Hosts and ports as written: a port each, or one for all.
+fn hosts(hosts: &str, ports: Option<&str>) -> Result<Vec<(String, u16)>> {
+    let hosts: Vec<&str> = hosts.split(',').map(str::trim).collect();
+    let ports: Option<Vec<u16>> =
+        ports.unwrap_or("3306").split(',').map(|port| port.trim().parse().ok()).collect();
+    let wrong = |what: String| Error::new(SqlState::INVALID_PARAMETER_VALUE, what);
+    let Some(ports) = ports else {
+        return Err(wrong(
+            "option \"port\" of MYSQL connection must be a port number, or one for each host".into(),
+        ));
+    };
+    if hosts.iter().any(|host| host.is_empty()) {
+        return Err(wrong("option \"host\" of MYSQL connection names no host".into()));
+    }
+    if ports.len() != 1 && ports.len() != hosts.len() {
+        return Err(wrong(format!("{} ports are given for {} hosts", ports.len(), hosts.len())));
+    }
+    let port = |i: usize| ports.get(i).or(ports.first()).copied().unwrap_or(3306);
+    Ok(hosts.into_iter().enumerate().map(|(i, host)| (host.to_string(), port(i))).collect())
 }
 
 fn tls(mode: Option<&str>, root: Option<String>) -> Result<Option<SslOpts>> {
@@ -127,6 +160,20 @@ pub enum Flavour {
     Mysql,
     /// MariaDB's.
     Mariadb,
+}
+
+/// What tells a server from others: places in its log mean nothing in theirs.
+///
+/// # Errors
+/// 08006 when the server fails.
+pub async fn identity(session: &mut Conn, flavour: Flavour) -> Result<String> {
+    let asked = match flavour {
+        Flavour::Mysql => "SELECT @@GLOBAL.server_uuid",
+        Flavour::Mariadb => "SELECT CAST(@@GLOBAL.server_id AS CHAR)",
+    };
+    let identity: Option<String> =
+        session.query_first(asked).await.map_err(|e| failed("asking for the server's identity", &e))?;
+    Ok(identity.unwrap_or_default())
 }
 
 /// Whether the log holds whole rows and the columns' names.

@@ -8,15 +8,18 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
 use super::position::{GtidState, Position};
-use super::settings::{Flavour, failed, said};
-use super::tables::quoted;
+use super::settings::{self, Flavour, failed, said};
+use super::tables::{self, quoted};
 use super::values::{RowText, Shape};
-use crate::connectors::replicated::{Effect, RowBuilder};
-use crate::connectors::{BadRecord, StopFlag};
+use crate::connectors::gathered::{CopyProgress, Gathered};
+use crate::connectors::replicated::Effect;
+use crate::connectors::shapes::{UpstreamTable, changed_before_copy, readable};
+use crate::connectors::{SourceOutput, Status, StopFlag};
 use crate::error::{Error, Result, SqlState};
 
-/// Rows between two looks at the stop flag.
-const STOP_EVERY: u64 = 1024;
+/// About how many rows each table has.
+const ROWS: &str = "
+SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME), TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE'";
 
 /// Copies the tables into their builders; the answer is where the log goes on.
 ///
@@ -25,39 +28,52 @@ const STOP_EVERY: u64 = 1024;
 pub async fn copy(
     session: &mut Conn,
     flavour: Flavour,
-    builders: &mut [RowBuilder],
-    bad: &mut Vec<BadRecord>,
+    upstream: &[UpstreamTable],
+    gathered: &mut Gathered,
+    status: &Status,
     stop: &StopFlag,
 ) -> Result<Position> {
+    let Gathered { builders, bad } = gathered;
     run(session, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
     // A large table takes a while, and we may be slower than the server's patience.
     run(session, "SET SESSION net_write_timeout = 3600").await?;
+    let server = Some(settings::identity(session, flavour).await?);
     let position = match flavour {
         Flavour::Mariadb => begin_mariadb(session).await?,
         Flavour::Mysql => begin_mysql(session).await?,
     };
+    let position = Position { server, ..position };
+    // A column that the snapshot has and the copy leaves out would be missed for good; one that comes later is in the log.
+    let outputs: Vec<SourceOutput> = builders.iter().map(|b| b.output().clone()).collect();
+    if tables::of_outputs(session, &outputs).await? != upstream {
+        return Err(changed_before_copy());
+    }
+    let counted: Vec<(String, Option<u64>)> =
+        session.query(ROWS).await.map_err(|e| failed("counting the rows", &e))?;
+    let ours = counted.into_iter().filter(|(name, _)| upstream.iter().any(|t| t.name == *name));
+    let mut progress = CopyProgress::begin(status, ours.filter_map(|(_, rows)| rows).sum());
     for builder in builders {
         builder.truncate()?;
         let name = builder.output().upstream.clone();
+        let Some(found) = upstream.iter().find(|t| t.name == name) else { continue };
         let (database, table) = name.split_once('.').unwrap_or(("", &name));
-        let columns: Vec<String> =
-            builder.output().schema.fields().iter().map(|f| quoted(f.name())).collect();
+        let readable = readable(builder.output(), &found.schema);
+        let columns: Vec<String> = readable.iter().map(|(_, name)| quoted(name)).collect();
         let statement = format!("SELECT {} FROM {}.{}", columns.join(", "), quoted(database), quoted(table));
         let doing = |e: mysql_async::Error| failed(&format!("copying {name}"), &e);
         let mut rows = session.exec_iter(&statement, ()).await.map_err(doing)?;
         let shapes: Vec<Shape> = rows.columns_ref().iter().map(Shape::of_result).collect();
-        let places: Vec<usize> = (0..columns.len()).collect();
-        let key = builder.output().key.clone();
+        let place = |column| readable.iter().position(|(at, _)| *at == column).unwrap_or(usize::MAX);
+        let places: Vec<usize> = (0..builder.output().schema.fields().len()).map(place).collect();
+        let key: Vec<usize> = builder.output().key.iter().map(|k| places[*k]).collect();
         let mut text = RowText::default();
-        let mut count = 0u64;
         while let Some(row) = rows.next().await.map_err(doing)? {
             text.clear();
             for (value, shape) in row.unwrap().iter().zip(&shapes) {
                 text.push(value, shape);
             }
             bad.extend(builder.push(Effect::Put, &text.tuple(&key), &places, "snapshot")?);
-            count += 1;
-            if count.is_multiple_of(STOP_EVERY) && stop.is_set() {
+            if progress.row() && stop.is_set() {
                 return Err(Error::new(SqlState::QUERY_CANCELED, "the snapshot was interrupted"));
             }
         }
@@ -82,7 +98,7 @@ async fn begin_mariadb(session: &mut Conn) -> Result<Position> {
         .await
         .map_err(|e| failed("asking for the snapshot's transaction number", &e))?;
     let gtid = gtid.flatten().map(|t| GtidState::parse(&t).ok_or_else(no_place)).transpose()?;
-    Ok(Position { file, offset, gtid })
+    Ok(Position { file, offset, gtid, server: None })
 }
 
 async fn begin_mysql(session: &mut Conn) -> Result<Position> {
@@ -106,7 +122,7 @@ async fn begin_mysql(session: &mut Conn) -> Result<Position> {
         let row = row.ok_or_else(no_place)?;
         let file = row.get_opt::<String, _>(0).and_then(|v| v.ok()).ok_or_else(no_place)?;
         let offset = row.get_opt::<u64, _>(1).and_then(|v| v.ok()).ok_or_else(no_place)?;
-        Ok(Position { file, offset, gtid: None })
+        Ok(Position { file, offset, gtid: None, server: None })
     }
     .await;
     run(session, "UNLOCK TABLES").await?;

@@ -17,6 +17,8 @@ pub enum Meaning {
     Distributed,
     /// All rows of a followed table go.
     Truncate(String),
+    /// A followed table has got columns or indexes, and its rows are what they were but for that.
+    Extended(String),
     /// A followed table's rows may have changed otherwise.
     Redefined(String),
     /// Rows of a followed table were changed, and the log holds the statement instead of the rows.
@@ -54,7 +56,7 @@ pub fn meaning(statement: &str, database: &str, followed: &[&str]) -> Meaning {
             let in_it = |t: &&&str| tokens.iter().any(|w| w.is(t.split('.').next().unwrap_or_default()));
             redefined(followed.iter().find(in_it).map(ToString::to_string))
         }
-        ("alter", _) if only_adds(&tokens) => Meaning::Nothing,
+        ("alter", _) if only_adds(&tokens) => named().map_or(Meaning::Nothing, Meaning::Extended),
         _ => redefined(named()),
     }
 }
@@ -200,7 +202,12 @@ mod tests {
             ("truncate table users", "shop", Meaning::Truncate("shop.users".into())),
             ("TRUNCATE `shop` . `users` /* all */", "crm", Meaning::Truncate("shop.users".into())),
             ("TRUNCATE users", "crm", Meaning::Nothing),
-            ("ALTER TABLE users ADD COLUMN age int, ADD INDEX (age)", "shop", Meaning::Nothing),
+            (
+                "ALTER TABLE users ADD COLUMN age int, ADD INDEX (age)",
+                "shop",
+                Meaning::Extended("shop.users".into()),
+            ),
+            ("ALTER TABLE other ADD COLUMN age int", "shop", Meaning::Nothing),
             ("ALTER TABLE users ADD COLUMN age int, DROP COLUMN name", "shop", redefined()),
             ("ALTER TABLE Users MODIFY name varchar(3)", "shop", redefined()),
             ("ALTER TABLE other RENAME TO users", "shop", redefined()),

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use mysql_async::binlog::events::{
     Event, EventData, QueryEvent, RotateEvent, RowsEventData, TableMapEvent, TransactionPayloadEvent,
 };
@@ -21,18 +21,20 @@ use super::settings::{self, Flavour, SourceSettings, said};
 use super::statements::{Meaning, meaning};
 use super::values::{Charsets, RowText};
 use super::{snapshot, tables};
-use crate::connectors::replicated::{Effect, RowBuilder};
-use crate::connectors::{BadRecord, Source, SourceBatch, SourceContext, SourceOutput};
+use crate::connectors::gathered::Gathered;
+use crate::connectors::replicated::Effect;
+use crate::connectors::shapes::{self, Noted, Settled, UpstreamTable};
+use crate::connectors::{OnSchemaChange, Source, SourceBatch, SourceContext};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
-/// Rows after which gathered transactions are handed over although more are waiting.
-const BATCH_ROWS: usize = 32_768;
 /// How often the stop flag is looked at while nothing comes.
 const POLL: Duration = Duration::from_millis(100);
 /// How often the server says that it is there, and how long it may be silent.
 const HEARTBEAT_NANOS: u64 = 5_000_000_000;
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// After so long what had failed is behind us, and transactions are gathered again.
+const STEADY: Duration = Duration::from_secs(10);
 /// Pause before connecting again.
 const RECONNECT_MIN: Duration = Duration::from_millis(500);
 const RECONNECT_MAX: Duration = Duration::from_secs(15);
@@ -72,6 +74,9 @@ struct Progress {
     at: Position,
     /// The tables that the copy held, by our numbers: one that is not among them must be copied first.
     tables: Vec<u64>,
+    /// With which columns the rows were read.
+    #[serde(default)]
+    noted: Noted,
 }
 
 impl Source for MysqlSource {
@@ -86,14 +91,16 @@ impl Source for MysqlSource {
             })?),
             None => None,
         };
-        let builders = cx.outputs.iter().cloned().map(RowBuilder::new).collect::<Result<Vec<_>>>()?;
         let mut follower = Follower {
             settings: self.settings,
             progress,
-            builders,
-            bad: Vec::new(),
+            gathered: Gathered::new(&cx.outputs)?,
+            upstream: Vec::new(),
+            passed_over: HashSet::new(),
+            noted: Noted::default(),
             waiting: None,
             copy_again: false,
+            one_by_one: false,
             cx,
         };
         runtime.block_on(follower.run())
@@ -104,12 +111,19 @@ struct Follower {
     settings: SourceSettings,
     /// Behind the last transaction that was handed over.
     progress: Option<Progress>,
-    builders: Vec<RowBuilder>,
-    bad: Vec<BadRecord>,
+    gathered: Gathered,
+    /// The tables of our outputs when they were last looked at.
+    upstream: Vec<UpstreamTable>,
+    /// Columns of the log that no table has any more, by table.
+    passed_over: HashSet<(String, String)>,
+    /// What positions from now on note of the columns that rows are read with.
+    noted: Noted,
     /// Behind the last gathered transaction that was not handed over, and its time.
     waiting: Option<(Position, i64)>,
     /// The log cannot tell how to go on.
     copy_again: bool,
+    /// Every transaction is handed over by itself: before one that cannot be, all others were.
+    one_by_one: bool,
     cx: SourceContext,
 }
 
@@ -118,6 +132,8 @@ enum End {
     Stopped,
     /// The tables must be copied again, because of this.
     CopyAgain(String),
+    /// The tables have other columns: everything begins anew from the last transaction that was handed over.
+    OtherColumns,
 }
 
 impl Follower {
@@ -125,13 +141,21 @@ impl Follower {
         let mut pause = RECONNECT_MIN;
         while !self.cx.stop.is_set() {
             let before = self.progress.clone();
+            let mut at_once = false;
             match self.follow().await {
                 Ok(End::Stopped) => return Ok(()),
+                Ok(End::OtherColumns) => at_once = true,
                 Ok(End::CopyAgain(why)) => {
                     tracing::warn!(source = %self.cx.name, why, "the tables are copied again from MySQL");
                     self.copy_again = true;
                 }
-                Err(e) if e.sqlstate != SqlState::CONNECTION_FAILURE => return Err(e),
+                Err(e) if e.sqlstate == SqlState::QUERY_CANCELED && self.cx.stop.is_set() => return Ok(()),
+                Err(e) if e.sqlstate != SqlState::CONNECTION_FAILURE && self.one_by_one => return Err(e),
+                Err(e) if e.sqlstate != SqlState::CONNECTION_FAILURE => {
+                    // What came before it must not be lost with it.
+                    tracing::debug!(source = %self.cx.name, error = %e, "transactions are taken one by one");
+                    (self.one_by_one, at_once) = (true, true);
+                }
                 Err(e) => {
                     tracing::warn!(source = %self.cx.name, error = %e, "mysql source lost its server, trying again");
                     self.cx.status.update(|s| {
@@ -140,12 +164,11 @@ impl Follower {
                     });
                 }
             }
-            // Half a transaction, and what was gathered but not handed over, comes again.
-            for builder in &mut self.builders {
-                builder.take()?;
-            }
-            self.bad.clear();
+            self.gathered.discard()?;
             self.waiting = None;
+            if at_once {
+                continue;
+            }
             pause = if self.progress == before { (pause * 2).min(RECONNECT_MAX) } else { RECONNECT_MIN };
             let until = world::instant() + pause.mul_f64(0.5 + world::jitter() / 2.0);
             while world::instant() < until && !self.cx.stop.is_set() {
@@ -160,12 +183,15 @@ impl Follower {
         let mut session = self.settings.server.connect().await?;
         let flavour = settings::check_log(&mut session).await?;
         let charsets = charsets(&mut session).await?;
+        let Settled { copy, .. } = self.look(&mut session).await?;
+        let moved = self.is_elsewhere(&mut session, flavour).await?;
+        if let Some(why) = copy.or(moved) {
+            tracing::warn!(source = %self.cx.name, why, "the tables are copied again from MySQL");
+            self.copy_again = true;
+        }
         let all_copied = |p: &Progress| self.cx.outputs.iter().all(|o| p.tables.contains(&o.collection.0));
         if self.copy_again || !self.progress.as_ref().is_some_and(all_copied) {
-            match self.copy(&mut session, flavour).await {
-                Err(e) if e.sqlstate == SqlState::QUERY_CANCELED => return Ok(End::Stopped),
-                done => done?,
-            }
+            self.copy(&mut session, flavour).await?;
         }
         let Some(Progress { at, .. }) = self.progress.clone() else {
             return Err(Error::internal("a copy without a position"));
@@ -209,9 +235,15 @@ impl Follower {
 
     /// Copies all tables, and hands the copy over.
     async fn copy(&mut self, session: &mut Conn, flavour: Flavour) -> Result<()> {
-        self.cx.status.update(|s| s.state = "snapshot");
-        self.check_outputs(session).await?;
-        let at = snapshot::copy(session, flavour, &mut self.builders, &mut self.bad, &self.cx.stop).await?;
+        let policy = self.cx.feed.on_schema_change();
+        for output in &self.cx.outputs {
+            if let Some(table) = self.upstream.iter().find(|t| t.name == output.upstream) {
+                shapes::check_taken(output, &table.schema, policy)?;
+            }
+        }
+        let (status, stop) = (&self.cx.status, &self.cx.stop);
+        let copied = snapshot::copy(session, flavour, &self.upstream, &mut self.gathered, status, stop);
+        let at = copied.await?;
         // A statement that redefined a table meanwhile is in the log behind the snapshot, or the copy failed.
         world::crash_point("mysql.copied");
         self.hand_over(at, None)?;
@@ -219,35 +251,35 @@ impl Follower {
         Ok(())
     }
 
-    /// Every output must still be there, with all its columns and its key.
-    async fn check_outputs(&self, session: &mut Conn) -> Result<()> {
-        let found = tables::matching(session, &self.settings.tables).await?;
-        for output in &self.cx.outputs {
-            let Some(table) = found.iter().find(|t| t.upstream == output.upstream) else {
-                return Err(Error::new(
-                    SqlState::UNDEFINED_TABLE,
-                    format!("table {} is gone upstream", output.upstream),
-                )
-                .with_hint("Create it again upstream, or drop the table here."));
-            };
-            let names: Vec<String> = table.schema.fields().iter().map(|f| f.name().clone()).collect();
-            places(output, &names)?;
-            let key = |schema: &arrow::datatypes::Schema, key: &[usize]| {
-                key.iter().map(|i| schema.field(*i).name().clone()).collect::<Vec<_>>()
-            };
-            if key(&table.schema, &table.key) != key(&output.schema, &output.key) {
-                return Err(Error::new(
-                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("the primary key of {} changed upstream", output.upstream),
-                )
-                .with_hint("Drop the table here and create it anew."));
-            }
-        }
-        Ok(())
+    /// Why the place that is known is not one in this server's log, if it is not.
+    async fn is_elsewhere(&self, session: &mut Conn, flavour: Flavour) -> Result<Option<String>> {
+        let Some(at) = self.progress.as_ref().map(|p| &p.at).filter(|at| at.gtid.is_none()) else {
+            return Ok(None);
+        };
+        let identity = settings::identity(session, flavour).await?;
+        let other = at.server.as_ref().is_some_and(|server| *server != identity);
+        Ok(other.then(|| format!("another server answers ({identity}), whose log has other places")))
+    }
+
+    /// Looks at the tables, and lets ours follow them as far as the source's policy says.
+    async fn look(&mut self, session: &mut Conn) -> Result<Settled> {
+        self.upstream = tables::of_outputs(session, &self.cx.outputs).await?;
+        let progress = self.progress.clone();
+        let note = |cx: &SourceContext, noted: &Noted| {
+            let progress = progress.as_ref().map(|p| Progress { noted: noted.clone(), ..p.clone() });
+            let Some(progress) = progress else { return Ok(()) };
+            let batch = SourceBatch { position: Some(encoded(&progress)?), ..SourceBatch::default() };
+            cx.feed.wait_durable(cx.feed.submit(batch)?)
+        };
+        let noted = self.progress.as_ref().map(|p| &p.noted);
+        let settled = shapes::settle(&mut self.cx, &mut self.gathered, &self.upstream, noted, note)?;
+        self.noted = settled.noted.clone();
+        Ok(settled)
     }
 
     async fn read(&mut self, stream: &mut BinlogStream, mut reading: Reading) -> Result<End> {
         let mut heard = world::instant();
+        let began = heard;
         loop {
             let event = match stream.next().now_or_never() {
                 Some(event) => event,
@@ -283,10 +315,11 @@ impl Follower {
             };
             let size = u64::from(event.header().event_size());
             self.cx.status.update(|s| s.bytes += size);
-            if let Some(why) = self.event(&event, stream, &mut reading)? {
-                return Ok(End::CopyAgain(why));
+            if let Some(end) = self.event(&event, stream, &mut reading)? {
+                return Ok(end);
             }
-            let full = self.builders.iter().map(RowBuilder::pending).sum::<usize>() >= BATCH_ROWS;
+            self.one_by_one &= heard - began < STEADY;
+            let full = self.gathered.is_full() || self.one_by_one;
             if !reading.in_transaction && (full || self.cx.stop.is_set()) {
                 self.flush()?;
                 if self.cx.stop.is_set() {
@@ -296,13 +329,8 @@ impl Follower {
         }
     }
 
-    /// Takes one event; the answer says why all tables must be copied again, if they must.
-    fn event(
-        &mut self,
-        event: &Event,
-        stream: &BinlogStream,
-        reading: &mut Reading,
-    ) -> Result<Option<String>> {
+    /// Takes one event; the answer says why this connection cannot go on, if it cannot.
+    fn event(&mut self, event: &Event, stream: &BinlogStream, reading: &mut Reading) -> Result<Option<End>> {
         let header = event.header();
         match header.event_type_raw() {
             event::FORMAT => reading.tables.clear(),
@@ -324,8 +352,10 @@ impl Follower {
             event::TABLE_MAP => {
                 let map = readable(event.read_event::<TableMapEvent<'_>>())?;
                 if !reading.tables.contains_key(&map.table_id()) {
-                    let followed = self.followed(&map, &reading.charsets)?;
-                    reading.tables.insert(map.table_id(), followed);
+                    match self.followed(&map, &reading.charsets)? {
+                        Described::As(followed) => drop(reading.tables.insert(map.table_id(), followed)),
+                        Described::News => return Ok(Some(End::OtherColumns)),
+                    }
                 }
             }
             event::TRANSACTION_PAYLOAD => {
@@ -349,7 +379,7 @@ impl Follower {
     }
 
     fn anything_pending(&self) -> bool {
-        self.builders.iter().any(|b| b.pending() > 0)
+        self.gathered.pending() > 0
     }
 
     fn statement(
@@ -357,7 +387,7 @@ impl Follower {
         query: &QueryEvent<'_>,
         event: &Event,
         reading: &mut Reading,
-    ) -> Result<Option<String>> {
+    ) -> Result<Option<End>> {
         let text = query.query();
         let followed: Vec<&str> = self.cx.outputs.iter().map(|o| o.upstream.as_str()).collect();
         match meaning(&text, &query.schema(), &followed) {
@@ -367,7 +397,8 @@ impl Follower {
             }
             Meaning::Commit => self.commit(event, reading),
             Meaning::Rollback if self.anything_pending() => {
-                return Ok(Some("a transaction was rolled back that the binary log holds".to_string()));
+                let why = "a transaction was rolled back that the binary log holds";
+                return Ok(Some(End::CopyAgain(why.to_string())));
             }
             Meaning::Rollback => self.commit(event, reading),
             Meaning::Distributed => {
@@ -377,13 +408,22 @@ impl Follower {
                 reading.in_transaction = false;
             }
             Meaning::Truncate(table) => {
-                if let Some(builder) = self.builders.iter_mut().find(|b| b.output().upstream == table) {
-                    builder.truncate()?;
+                if let Some(place) = self.gathered.place_of(&table) {
+                    self.gathered.builders[place].truncate()?;
                 }
                 self.commit(event, reading);
             }
+            // Such a statement is in no transaction: those before it are whole.
+            Meaning::Extended(_) => {
+                self.commit(event, reading);
+                if self.cx.feed.on_schema_change() == OnSchemaChange::Evolve {
+                    self.flush()?;
+                    return Ok(Some(End::OtherColumns));
+                }
+            }
             Meaning::Redefined(table) => {
-                return Ok(Some(format!("{table} was redefined upstream: {text}")));
+                self.flush()?;
+                return Ok(Some(End::CopyAgain(format!("{table} was redefined upstream: {text}"))));
             }
             Meaning::RowsAsStatement(_) => return Err(setting("binlog_format", "ROW")),
             Meaning::Nothing if reading.gtid.is_some_and(|g| g.standalone) || !reading.in_transaction => {
@@ -412,7 +452,8 @@ impl Follower {
             return Err(unreadable("rows of a table that was not described"));
         };
         let Some(Followed { builder, layout, places }) = followed else { return Ok(()) };
-        let builder = &mut self.builders[*builder];
+        let Gathered { builders, bad } = &mut self.gathered;
+        let builder = &mut builders[*builder];
         let partial = |columns: Option<usize>| columns.is_some_and(|n| n != layout.names.len());
         if partial(rows.columns_before_image().map(|c| c.count_ones()))
             || partial(rows.columns_after_image().map(|c| c.count_ones()))
@@ -420,6 +461,7 @@ impl Follower {
             return Err(setting("binlog_row_image", "FULL"));
         }
         let keyed = builder.keyed();
+        // A key's columns are always among those of the log.
         let never_null: Vec<usize> = builder.output().key.iter().map(|k| places[*k]).collect();
         let position = at.text();
         for row in rows.rows(map) {
@@ -438,30 +480,44 @@ impl Follower {
                         .is_some_and(|a| never_null.iter().all(|k| a.as_ref(*k) == before.as_ref(*k)));
                 if !stays {
                     fill(before, text);
-                    self.bad.extend(builder.push(
-                        Effect::Remove,
-                        &text.tuple(&never_null),
-                        places,
-                        &position,
-                    )?);
+                    bad.extend(builder.push(Effect::Remove, &text.tuple(&never_null), places, &position)?);
                 }
             }
             if let Some(after) = &after {
                 fill(after, text);
-                self.bad.extend(builder.push(Effect::Put, &text.tuple(&never_null), places, &position)?);
+                bad.extend(builder.push(Effect::Put, &text.tuple(&never_null), places, &position)?);
             }
         }
         Ok(())
     }
 
-    fn followed(&self, map: &TableMapEvent<'_>, charsets: &Charsets) -> Result<Option<Followed>> {
+    fn followed(&mut self, map: &TableMapEvent<'_>, charsets: &Charsets) -> Result<Described> {
         let name = format!("{}.{}", map.database_name(), map.table_name());
-        let Some(builder) = self.builders.iter().position(|b| b.output().upstream == name) else {
-            return Ok(None);
-        };
+        let Some(place) = self.gathered.place_of(&name) else { return Ok(Described::As(None)) };
         let layout = Layout::of(map, charsets)?;
-        let places = places(self.builders[builder].output(), &layout.names)?;
-        Ok(Some(Followed { builder, layout, places }))
+        let output = self.gathered.builders[place].output();
+        let policy = self.cx.feed.on_schema_change();
+        let table = self.upstream.iter().find(|t| t.name == name);
+        let ours = |name: &String| output.schema.field_with_name(name).is_ok();
+        if policy != OnSchemaChange::Ignore {
+            let known = |column: &String| {
+                table.is_some_and(|t| t.schema.field_with_name(column).is_ok())
+                    || self.passed_over.contains(&(name.clone(), column.clone()))
+            };
+            if let Some(news) = layout.names.iter().find(|column| !ours(column) && !known(column)) {
+                // If it is not there when the tables are looked at, it has come and gone.
+                self.passed_over.insert((name, news.clone()));
+                return Ok(Described::News);
+            }
+        }
+        if policy == OnSchemaChange::Pause
+            && !layout.names.iter().all(ours)
+            && let Some(table) = table
+        {
+            shapes::check_taken(output, &table.schema, policy)?;
+        }
+        let places = shapes::places(output, layout.names.iter().map(String::as_str), policy)?;
+        Ok(Described::As(Some(Followed { builder: place, layout, places })))
     }
 
     /// Hands over what was gathered.
@@ -471,30 +527,19 @@ impl Follower {
     }
 
     fn hand_over(&mut self, at: Position, event_time_micros: Option<i64>) -> Result<()> {
-        let mut batch = SourceBatch { bad: std::mem::take(&mut self.bad), ..SourceBatch::default() };
-        let mut rows = 0;
-        for builder in &mut self.builders {
-            let collection = builder.output().collection;
-            for change in builder.take()? {
-                rows += change.rows().map_or(0, |r| r.num_rows());
-                batch.changes.push((collection, change));
-            }
-        }
-        let progress = Progress { at, tables: self.cx.outputs.iter().map(|o| o.collection.0).collect() };
+        let tables = self.cx.outputs.iter().map(|o| o.collection.0).collect();
+        let progress = Progress { at, tables, noted: self.noted.clone() };
         // Only tables that are not ours were changed: the place is remembered with the next rows of ours.
-        if !batch.changes.is_empty() || !batch.bad.is_empty() || self.progress.is_none() {
-            let bad = batch.bad.len() as u64;
-            batch.position = Some(serde_json::to_vec(&progress).map_err(|e| Error::internal(e.to_string()))?);
-            self.cx.feed.submit_nowait(batch)?;
-            self.cx.status.update(|s| {
-                s.rows += rows as u64;
-                s.bad_records += bad;
-                s.event_time_micros = event_time_micros.or(s.event_time_micros);
-            });
+        if !self.gathered.is_empty() || self.progress.is_none() {
+            self.gathered.hand_over(&self.cx, Some(encoded(&progress)?), event_time_micros)?;
         }
         self.progress = Some(progress);
         Ok(())
     }
+}
+
+fn encoded(progress: &Progress) -> Result<Vec<u8>> {
+    serde_json::to_vec(progress).map_err(|e| Error::internal(e.to_string()))
 }
 
 /// Where in the log one connection is.
@@ -525,18 +570,12 @@ struct Followed {
     places: Vec<usize>,
 }
 
-/// Where each column of an output stands upstream.
-fn places(output: &SourceOutput, names: &[String]) -> Result<Vec<usize>> {
-    let place = |name: &str| {
-        names.iter().position(|n| n == name).ok_or_else(|| {
-            Error::new(
-                SqlState::UNDEFINED_COLUMN,
-                format!("column \"{name}\" of {} is gone upstream", output.upstream),
-            )
-            .with_hint("Add it again upstream, or drop the table here and create it anew.")
-        })
-    };
-    output.schema.fields().iter().map(|f| place(f.name())).collect()
+/// What the log's description of a table says.
+enum Described {
+    /// How its rows are read; `None`: it is not one of our outputs.
+    As(Option<Followed>),
+    /// It has columns that are not known yet.
+    News,
 }
 
 async fn charsets(session: &mut Conn) -> Result<Charsets> {
@@ -555,9 +594,11 @@ async fn charsets(session: &mut Conn) -> Result<Charsets> {
 /// Whether the server no longer has the log that was asked for; other errors come back.
 fn gone(e: mysql_async::Error) -> std::result::Result<End, mysql_async::Error> {
     match &e {
-        mysql_async::Error::Server(s) if s.code == LOG_GONE => {
-            Ok(End::CopyAgain(format!("the server does not have the binary log any more: {}", said(&e))))
-        }
+        mysql_async::Error::Server(s) if s.code == LOG_GONE => Ok(End::CopyAgain(format!(
+            "the server does not have the binary log that is needed: {}; upstream, binlog_expire_logs_seconds or \
+                 expire_logs_days must be longer than the source may be away",
+            said(&e)
+        ))),
         _ => Err(e),
     }
 }

@@ -10,7 +10,8 @@ use mysql_async::{Conn, Row};
 
 use super::settings::failed;
 use super::values::charset_is_known;
-use crate::connectors::Discovered;
+use crate::connectors::SourceOutput;
+use crate::connectors::shapes::UpstreamTable;
 use crate::error::{Error, Result, SqlState};
 use crate::types::SqlType;
 
@@ -66,7 +67,8 @@ pub fn quoted(name: &str) -> String {
 
 const COLUMNS: &str = "
 SELECT c.TABLE_SCHEMA, c.TABLE_NAME, c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.IS_NULLABLE = 'YES',
-       c.NUMERIC_PRECISION, c.NUMERIC_SCALE, c.CHARACTER_SET_NAME, s.SEQ_IN_INDEX, s.SUB_PART IS NOT NULL
+       c.NUMERIC_PRECISION, c.NUMERIC_SCALE, c.CHARACTER_SET_NAME, s.SEQ_IN_INDEX, s.SUB_PART IS NOT NULL,
+       c.IS_NULLABLE <> 'YES' OR coalesce(c.COLUMN_DEFAULT, 'NULL') <> 'NULL' OR c.EXTRA LIKE '%GENERATED%'
 FROM information_schema.COLUMNS c
 JOIN information_schema.TABLES t
   ON t.TABLE_SCHEMA = c.TABLE_SCHEMA AND t.TABLE_NAME = c.TABLE_NAME AND t.TABLE_TYPE = 'BASE TABLE'
@@ -86,7 +88,35 @@ WHERE CHECK_CLAUSE LIKE 'json\\_valid(%'";
 ///
 /// # Errors
 /// 08006 when the server fails; 0A000 for a column of a type or character set without a counterpart here.
-pub async fn matching(session: &mut Conn, patterns: &Patterns) -> Result<Vec<Discovered>> {
+pub async fn matching(session: &mut Conn, patterns: &Patterns) -> Result<Vec<UpstreamTable>> {
+    read(session, |database, table| patterns.matches(database, table), |_, e| Err(e)).await
+}
+
+/// The tables that fill these outputs, as they are now; one that is gone is not among them. Columns that are not in an
+/// output and that nothing here could be made of are left out.
+///
+/// # Errors
+/// 08006 when the server fails; 0A000 for a column of an output whose type has no counterpart any more.
+pub async fn of_outputs(session: &mut Conn, outputs: &[SourceOutput]) -> Result<Vec<UpstreamTable>> {
+    let output = |database: &str, table: &str| {
+        outputs.iter().find(|o| o.upstream.split_once('.') == Some((database, table)))
+    };
+    let needed = |column: &Column, e: Error| {
+        let output = output(&column.database, &column.table);
+        match output.is_some_and(|o| o.schema.field_with_name(&column.name).is_ok()) {
+            true => Err(e),
+            false => Ok(()),
+        }
+    };
+    read(session, |database, table| output(database, table).is_some(), needed).await
+}
+
+/// `unreadable` says whether a column that nothing can be made of is left out.
+async fn read(
+    session: &mut Conn,
+    wanted: impl Fn(&str, &str) -> bool,
+    unreadable: impl Fn(&Column, Error) -> Result<()>,
+) -> Result<Vec<UpstreamTable>> {
     // MySQL has no column TABLE_NAME there, and no need of it: its JSON columns say what they are.
     let json: Vec<(String, String, String)> = session.query(JSON_CHECKS).await.unwrap_or_default();
     let rows: Vec<Row> =
@@ -94,7 +124,7 @@ pub async fn matching(session: &mut Conn, patterns: &Patterns) -> Result<Vec<Dis
     let mut found: Vec<Table> = Vec::new();
     for row in rows {
         let column = Column::read(row)?;
-        if !patterns.matches(&column.database, &column.table) {
+        if !wanted(&column.database, &column.table) {
             continue;
         }
         let upstream = format!("{}.{}", column.database, column.table);
@@ -105,11 +135,21 @@ pub async fn matching(session: &mut Conn, patterns: &Patterns) -> Result<Vec<Dis
         let checked = format!("json_valid({})", quoted(&column.name));
         let is_json =
             json.iter().any(|(d, t, check)| *d == column.database && *t == column.table && *check == checked);
-        let sql_type = if is_json { SqlType::Jsonb } else { column.sql_type()? };
+        let sql_type = match column.sql_type() {
+            _ if is_json => SqlType::Jsonb,
+            Ok(sql_type) => sql_type,
+            Err(e) => {
+                unreadable(&column, e)?;
+                continue;
+            }
+        };
         if let Some(place) = column.key_place {
             table.key.push((place, table.fields.len()));
         }
         table.key_of_prefixes |= column.key_prefix;
+        if column.filled {
+            table.filled.push(column.name.clone());
+        }
         // A zero date comes as NULL, whatever the column promises.
         let zero_date = matches!(sql_type, SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz);
         let nullable = column.nullable || (zero_date && column.key_place.is_none());
@@ -123,15 +163,18 @@ struct Table {
     upstream: String,
     fields: Vec<Field>,
     key: Vec<(u64, usize)>,
+    /// Columns that may have a value in rows that were there before the column.
+    filled: Vec<String>,
     /// A key of the first letters of columns does not tell rows apart as whole columns do.
     key_of_prefixes: bool,
 }
 
 impl Table {
-    fn finish(mut self) -> Discovered {
+    fn finish(mut self) -> UpstreamTable {
         self.key.sort_unstable();
         let key = if self.key_of_prefixes { Vec::new() } else { self.key.iter().map(|(_, i)| *i).collect() };
-        Discovered { upstream: self.upstream, schema: Arc::new(Schema::new(self.fields)), key }
+        let schema = Arc::new(Schema::new(self.fields));
+        UpstreamTable { name: self.upstream, schema, key, filled: self.filled }
     }
 }
 
@@ -147,6 +190,7 @@ struct Column {
     charset: Option<String>,
     key_place: Option<u64>,
     key_prefix: bool,
+    filled: bool,
 }
 
 impl Column {
@@ -169,6 +213,7 @@ impl Column {
             charset: get::<Option<String>>(&row, 8).flatten(),
             key_place: get::<Option<u64>>(&row, 9).flatten(),
             key_prefix: get::<i64>(&row, 10).unwrap_or(0) == 1,
+            filled: get::<i64>(&row, 11).unwrap_or(1) == 1,
         })
     }
 

@@ -16,8 +16,6 @@ pub mod stream;
 pub mod tables;
 pub mod tls;
 
-use std::sync::Arc;
-
 use arrow::datatypes::SchemaRef;
 
 use super::{Discovered, Envelope, Source, SourceDefinition};
@@ -59,10 +57,7 @@ pub fn discover(definition: &SourceDefinition) -> Result<Vec<Discovered>> {
         )
         .with_hint(format!("Upstream: ALTER PUBLICATION {} ADD TABLE …", settings.publication)));
     }
-    Ok(tables
-        .into_iter()
-        .map(|t| Discovered { upstream: t.name(), schema: Arc::clone(&t.schema), key: t.key.clone() })
-        .collect())
+    Ok(tables.into_iter().map(|t| t.upstream.into()).collect())
 }
 
 /// Removes the replication slot of a source that is dropped for good, so that the upstream keeps no WAL for it.

@@ -52,6 +52,8 @@ pub struct Relation {
     pub name: String,
     /// Column names, in the order of tuples.
     pub columns: Vec<String>,
+    /// The columns' types and modifiers, by PostgreSQL's numbers.
+    pub types: Vec<(u32, i32)>,
 }
 
 /// What is known of a row before its change.
@@ -119,16 +121,13 @@ fn relation(r: &mut Reader<'_>) -> Result<Relation> {
     let name = format!("{namespace}.{}", r.string()?);
     r.u8()?; // replica identity: each message says what it carries
     let n = r.u16()?;
-    let columns = (0..n)
-        .map(|_| {
-            r.u8()?; // part of the key
-            let name = r.string()?.to_string();
-            r.u32()?; // type
-            r.u32()?; // modifier
-            Ok(name)
-        })
-        .collect::<Result<_>>()?;
-    Ok(Relation { id, name, columns })
+    let (mut columns, mut types) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        r.u8()?; // part of the key
+        columns.push(r.string()?.to_string());
+        types.push((r.u32()?, r.u32()?.cast_signed()));
+    }
+    Ok(Relation { id, name, columns, types })
 }
 
 fn unexpected(byte: u8) -> Error {

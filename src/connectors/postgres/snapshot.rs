@@ -5,15 +5,19 @@
 //! (`pg_current_snapshot()`: xmin, xmax and the ids in between that were running), so each one is counted once
 //! without having to export a snapshot over the replication protocol.
 
+use std::collections::BTreeMap;
+
 use futures::{StreamExt, pin_mut};
 use pgwire_replication::Lsn;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
-use super::settings::failed;
-use super::tables::{PublishedTable, quoted};
-use crate::connectors::replicated::{Effect, RowBuilder, Value};
-use crate::connectors::{BadRecord, StopFlag};
+use super::settings::{SourceSettings, failed};
+use super::tables::{self, PublishedTable, quoted};
+use crate::connectors::gathered::{CopyProgress, Gathered};
+use crate::connectors::replicated::{Effect, Value};
+use crate::connectors::shapes::{Noted, changed_before_copy, readable};
+use crate::connectors::{Status, StopFlag};
 use crate::error::{Error, Result, SqlState};
 
 /// A durable place in the upstream's log.
@@ -26,7 +30,16 @@ pub struct Position {
     /// The tables that the copy was of, by our numbers: one that came later must be copied first.
     #[serde(default)]
     pub tables: Vec<u64>,
+    /// With which columns the rows were read.
+    #[serde(default)]
+    pub noted: Noted,
+    /// Which tables upstream the rows are of, by our numbers.
+    #[serde(default)]
+    pub identities: Identities,
 }
+
+/// [`PublishedTable::identity`] of the tables that are followed, by our numbers.
+pub type Identities = BTreeMap<u64, String>;
 
 /// The transactions that the first copy saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,6 +73,11 @@ impl Copied {
         xid < self.xmin || (xid < self.xmax && !self.running.contains(&xid))
     }
 }
+
+/// About how many rows tables have, as the server last counted.
+const ROWS: &str = "
+SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname || '.' || c.relname = ANY ($1)";
 
 /// The state of our slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,18 +137,21 @@ pub async fn drop_slot(client: &Client, slot: &str) -> Result<()> {
     }
 }
 
-/// Makes the slot anew and copies the tables into their builders; the answer is where the stream goes on.
+/// Makes the slot anew and copies the tables into their builders; the answer is where the stream goes on, and what of
+/// it is in the copy.
 ///
 /// # Errors
 /// 08006 when the server fails, 57014 when told to stop.
 pub async fn copy(
     client: &mut Client,
-    slot: &str,
+    settings: &SourceSettings,
     tables: &[PublishedTable],
-    builders: &mut [RowBuilder],
-    bad: &mut Vec<BadRecord>,
+    gathered: &mut Gathered,
+    status: &Status,
     stop: &StopFlag,
-) -> Result<Position> {
+) -> Result<(u64, Copied)> {
+    let Gathered { builders, bad } = gathered;
+    let slot = settings.slot.as_str();
     drop_slot(client, slot).await?;
     let row = client
         .query_one("SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')", &[&slot])
@@ -151,13 +172,19 @@ pub async fn copy(
     let text: String = row.get(0);
     let copied = Copied::parse(&text, lsn(row.get(1))?)
         .ok_or_else(|| Error::new(SqlState::PROTOCOL_VIOLATION, format!("unreadable snapshot \"{text}\"")))?;
-    let numbers = builders.iter().map(|b| b.output().collection.0).collect();
+    // A column that the snapshot has and the copy leaves out would be missed for good.
+    if tables::of_publication(&transaction, &settings.publication).await? != tables {
+        return Err(changed_before_copy());
+    }
+    let names: Vec<&str> = tables.iter().map(|t| t.upstream.name.as_str()).collect();
+    let row = transaction.query_one(ROWS, &[&names]).await.map_err(|e| failed("counting the rows", &e))?;
+    let mut progress = CopyProgress::begin(status, row.get::<_, i64>(0).max(0).cast_unsigned());
     for builder in builders {
         builder.truncate()?;
         let name = builder.output().upstream.clone();
-        let Some(table) = tables.iter().find(|t| t.name() == name) else { continue };
-        let columns: Vec<String> =
-            builder.output().schema.fields().iter().map(|f| quoted(f.name())).collect();
+        let Some(table) = tables.iter().find(|t| t.upstream.name == name) else { continue };
+        let readable = readable(builder.output(), &table.upstream.schema);
+        let columns: Vec<String> = readable.iter().map(|(_, name)| quoted(name)).collect();
         let only = if table.partitioned { "" } else { "ONLY " };
         let condition = table.row_filter.as_ref().map_or(String::new(), |f| format!(" WHERE {f}"));
         let statement = format!(
@@ -169,22 +196,23 @@ pub async fn copy(
         let stream =
             transaction.copy_out(&statement).await.map_err(|e| failed(&format!("copying {name}"), &e))?;
         pin_mut!(stream);
-        let places: Vec<usize> = (0..columns.len()).collect();
+        let place = |column| readable.iter().position(|(at, _)| *at == column).unwrap_or(usize::MAX);
+        let places: Vec<usize> = (0..builder.output().schema.fields().len()).map(place).collect();
         let mut lines = Lines::default();
         while let Some(chunk) = stream.next().await {
-            if stop.is_set() {
-                return Err(Error::new(SqlState::QUERY_CANCELED, "the snapshot was interrupted"));
-            }
             let chunk = chunk.map_err(|e| failed(&format!("copying {name}"), &e))?;
             lines.feed(&chunk, |fields| {
                 let tuple = fields.iter().map(|f| f.as_deref().map_or(Value::Null, Value::Text)).collect();
                 bad.extend(builder.push(Effect::Put, &tuple, &places, "snapshot")?);
+                if progress.row() && stop.is_set() {
+                    return Err(Error::new(SqlState::QUERY_CANCELED, "the snapshot was interrupted"));
+                }
                 Ok(())
             })?;
         }
     }
     transaction.commit().await.map_err(|e| failed("ending the snapshot", &e))?;
-    Ok(Position { lsn: start, copied, tables: numbers })
+    Ok((start, copied))
 }
 
 fn lsn(text: &str) -> Result<u64> {

@@ -9,20 +9,23 @@ use std::time::Duration;
 use futures::FutureExt;
 use hashbrown::HashMap;
 use pgwire_replication::{Lsn, ReplicationClient, ReplicationEvent};
+use tokio_postgres::Client;
 
 use super::pgoutput::{self, Message, Old, Relation};
 use super::settings::{SourceSettings, check_wal_level, runtime};
-use super::snapshot::{self, Position, Slot};
-use super::tables;
+use super::snapshot::{self, Identities, Position, Slot};
+use super::tables::{self, PublishedTable};
+use crate::connectors::gathered::Gathered;
 use crate::connectors::replicated::{Effect, RowBuilder, Tuple, Value, untold};
-use crate::connectors::{BadRecord, Source, SourceBatch, SourceContext};
+use crate::connectors::shapes::{self, Noted, Settled, UpstreamTable};
+use crate::connectors::{OnSchemaChange, Source, SourceBatch, SourceContext, SourceOutput};
 use crate::error::{Error, Result, SqlState};
 use crate::world;
 
-/// Rows after which gathered transactions are handed over although more are waiting.
-const BATCH_ROWS: usize = 32_768;
 /// How often the stop flag and the durable position are looked at while nothing comes.
 const POLL: Duration = Duration::from_millis(100);
+/// How often it is looked whether the publication and its tables are what they were.
+const LOOK: Duration = Duration::from_secs(10);
 /// Pause before connecting again.
 const RECONNECT_MIN: Duration = Duration::from_millis(500);
 const RECONNECT_MAX: Duration = Duration::from_secs(15);
@@ -53,16 +56,18 @@ impl Source for PostgresSource {
             })?),
             None => None,
         };
-        let builders = cx.outputs.iter().cloned().map(RowBuilder::new).collect::<Result<Vec<_>>>()?;
         let mut follower = Follower {
             settings: self.settings,
             position,
-            builders,
+            gathered: Gathered::new(&cx.outputs)?,
             relations: HashMap::new(),
-            bad: Vec::new(),
+            published: Vec::new(),
+            noted: Noted::default(),
+            identities: Identities::new(),
             waiting: None,
             submitted_lsn: 0,
             acknowledged: 0,
+            one_by_one: false,
             cx,
         };
         runtime.block_on(follower.run())
@@ -80,17 +85,31 @@ struct Follower {
     settings: SourceSettings,
     /// The last transaction that was handed over.
     position: Option<Position>,
-    builders: Vec<RowBuilder>,
+    gathered: Gathered,
     /// By the session's relation numbers; `None`: not one of our outputs.
     relations: HashMap<u32, Option<Followed>>,
-    bad: Vec<BadRecord>,
+    /// The publication's tables when they were last looked at.
+    published: Vec<PublishedTable>,
+    /// What positions from now on note of the columns that rows are read with.
+    noted: Noted,
+    /// Which tables upstream they note.
+    identities: Identities,
     /// End of the last gathered commit that was not handed over, and its time.
     waiting: Option<(Lsn, i64)>,
     /// Where the last batch ends that the engine was given by this run.
     submitted_lsn: u64,
     /// The newest log position that the server was told to be safe.
     acknowledged: u64,
+    /// Every transaction is handed over by itself: before one that cannot be, all others were.
+    one_by_one: bool,
     cx: SourceContext,
+}
+
+/// How one connection's life ended.
+enum End {
+    Stopped,
+    /// The tables have other columns: everything begins anew from the last transaction that was handed over.
+    OtherColumns,
 }
 
 impl Follower {
@@ -98,9 +117,17 @@ impl Follower {
         let mut pause = RECONNECT_MIN;
         while !self.cx.stop.is_set() {
             let before = self.position.clone();
+            let mut at_once = false;
             match self.follow().await {
-                Ok(()) => return Ok(()),
-                Err(e) if e.sqlstate != SqlState::CONNECTION_FAILURE => return Err(e),
+                Ok(End::Stopped) => return Ok(()),
+                Ok(End::OtherColumns) => at_once = true,
+                Err(e) if e.sqlstate == SqlState::QUERY_CANCELED && self.cx.stop.is_set() => return Ok(()),
+                Err(e) if e.sqlstate != SqlState::CONNECTION_FAILURE && self.one_by_one => return Err(e),
+                Err(e) if e.sqlstate != SqlState::CONNECTION_FAILURE => {
+                    // What came before it must not be lost with it.
+                    tracing::debug!(source = %self.cx.name, error = %e, "transactions are taken one by one");
+                    (self.one_by_one, at_once) = (true, true);
+                }
                 Err(e) => {
                     tracing::warn!(source = %self.cx.name, error = %e, "postgres source lost its server, trying again");
                     self.cx.status.update(|s| {
@@ -109,13 +136,12 @@ impl Follower {
                     });
                 }
             }
-            // Half a transaction, and what was gathered but not handed over, comes again.
-            for builder in &mut self.builders {
-                builder.take()?;
-            }
-            self.bad.clear();
+            self.gathered.discard()?;
             self.waiting = None;
             self.relations.clear();
+            if at_once {
+                continue;
+            }
             pause = if self.position == before { (pause * 2).min(RECONNECT_MAX) } else { RECONNECT_MIN };
             let until = world::instant() + pause.mul_f64(0.5 + world::jitter() / 2.0);
             while world::instant() < until && !self.cx.stop.is_set() {
@@ -125,33 +151,26 @@ impl Follower {
         Ok(())
     }
 
-    /// One connection's life. `Ok`: told to stop.
-    async fn follow(&mut self) -> Result<()> {
+    /// One connection's life.
+    async fn follow(&mut self) -> Result<End> {
         let mut client = self.settings.server.connect().await?;
         check_wal_level(&client).await?;
-        let published = tables::of_publication(&client, &self.settings.publication).await?;
-        self.check_outputs(&published)?;
+        let Settled { copy, .. } = self.look(&client).await?;
         let slot = snapshot::slot(&client, &self.settings.slot).await?;
         let copied = |p: &Position| self.cx.outputs.iter().all(|o| p.tables.contains(&o.collection.0));
-        if slot == Slot::Missing || !self.position.as_ref().is_some_and(copied) {
-            if self.position.is_some() && slot == Slot::Missing {
-                tracing::warn!(source = %self.cx.name, slot = %self.settings.slot,
-                    "the replication slot is gone upstream: the tables are copied again");
+        let again = match (&self.position, slot, copy) {
+            (None, ..) => Some(None),
+            (Some(_), Slot::Missing, _) => Some(Some("the replication slot is gone upstream".to_string())),
+            (Some(_), _, Some(why)) => Some(Some(why)),
+            (Some(p), ..) if !copied(p) => Some(None),
+            (Some(_), Slot::Usable, None) => None,
+        };
+        if let Some(why) = again {
+            if let Some(why) = why {
+                tracing::warn!(source = %self.cx.name, slot = %self.settings.slot, why, "the tables are copied again");
             }
-            self.cx.status.update(|s| s.state = "snapshot");
-            let position = snapshot::copy(
-                &mut client,
-                &self.settings.slot,
-                &published,
-                &mut self.builders,
-                &mut self.bad,
-                &self.cx.stop,
-            )
-            .await?;
-            world::crash_point("postgres.copied");
-            self.hand_over(position, None)?;
+            self.copy(&mut client).await?;
         }
-        drop(client);
         let Some(position) = self.position.clone() else {
             return Err(Error::internal("a copy without a position"));
         };
@@ -165,7 +184,7 @@ impl Follower {
             s.state = "running";
             s.error = None;
         });
-        let followed = self.read(&mut stream, &position.copied).await;
+        let followed = self.read(&mut stream, &client, &position.copied).await;
         if followed.is_ok() {
             self.acknowledge(&stream, None);
             if let Err(e) = stream.shutdown().await {
@@ -175,7 +194,72 @@ impl Follower {
         followed
     }
 
-    async fn read(&mut self, stream: &mut ReplicationClient, copied: &snapshot::Copied) -> Result<()> {
+    /// Copies all tables and hands the copy over.
+    async fn copy(&mut self, client: &mut Client) -> Result<()> {
+        let policy = self.cx.feed.on_schema_change();
+        for output in &self.cx.outputs {
+            if let Some(table) = self.published.iter().find(|t| t.upstream.name == output.upstream) {
+                shapes::check_taken(output, &table.upstream.schema, policy)?;
+            }
+        }
+        let (status, stop) = (&self.cx.status, &self.cx.stop);
+        let copied =
+            snapshot::copy(client, &self.settings, &self.published, &mut self.gathered, status, stop);
+        let (lsn, copied) = copied.await?;
+        world::crash_point("postgres.copied");
+        self.hand_over(self.position_at(lsn, copied), None)
+    }
+
+    /// Looks at the publication's tables, and lets ours follow them as far as the source's policy says.
+    async fn look(&mut self, client: &Client) -> Result<Settled> {
+        self.published = tables::of_publication(client, &self.settings.publication).await?;
+        let upstream: Vec<UpstreamTable> = self.published.iter().map(|t| t.upstream.clone()).collect();
+        for output in &self.cx.outputs {
+            if !upstream.iter().any(|t| t.name == output.upstream) {
+                return Err(Error::new(
+                    SqlState::UNDEFINED_TABLE,
+                    format!(
+                        "table {} is no longer in publication \"{}\"",
+                        output.upstream, self.settings.publication
+                    ),
+                )
+                .with_hint("Add it to the publication again, or drop the table here."));
+            }
+        }
+        let position = self.position.clone();
+        let note = |cx: &SourceContext, noted: &Noted| {
+            let position = position.as_ref().map(|p| Position { noted: noted.clone(), ..p.clone() });
+            let Some(position) = position else { return Ok(()) };
+            let batch = SourceBatch { position: Some(encoded(&position)?), ..SourceBatch::default() };
+            cx.feed.wait_durable(cx.feed.submit(batch)?)
+        };
+        let noted = self.position.as_ref().map(|p| &p.noted);
+        let mut settled = shapes::settle(&mut self.cx, &mut self.gathered, &upstream, noted, note)?;
+        self.noted = settled.noted.clone();
+        let identity = |o: &SourceOutput| {
+            let table = self.published.iter().find(|t| t.upstream.name == o.upstream)?;
+            Some((o.collection.0, table.identity.clone()))
+        };
+        self.identities = self.cx.outputs.iter().filter_map(identity).collect();
+        let before = self.position.as_ref().map(|p| &p.identities);
+        let is_other = |o: &&SourceOutput| {
+            let number = o.collection.0;
+            before.and_then(|b| b.get(&number)).is_some_and(|id| self.identities.get(&number) != Some(id))
+        };
+        if let Some(other) = self.cx.outputs.iter().find(is_other) {
+            // What happened to it meanwhile is not in the log for us.
+            settled.copy = Some(format!("{} was made anew, or published anew", other.upstream));
+        }
+        Ok(settled)
+    }
+
+    async fn read(
+        &mut self,
+        stream: &mut ReplicationClient,
+        client: &Client,
+        copied: &snapshot::Copied,
+    ) -> Result<End> {
+        let mut looked = world::instant();
         // Whether the transaction at hand is to be passed over, being in the copy already.
         let mut skip = false;
         let mut in_transaction = false;
@@ -188,12 +272,21 @@ impl Follower {
                         self.flush(copied)?;
                     }
                     if self.cx.stop.is_set() {
-                        return Ok(());
+                        return Ok(End::Stopped);
                     }
                     self.acknowledge(stream, None);
                     tokio::time::timeout(POLL, stream.recv()).await.ok()
                 }
             };
+            if !in_transaction && world::instant() - looked > LOOK {
+                looked = world::instant();
+                self.one_by_one = false;
+                self.flush(copied)?;
+                let Settled { grown, copy, .. } = self.look(client).await?;
+                if grown || copy.is_some() {
+                    return Ok(End::OtherColumns);
+                }
+            }
             let Some(event) = event else { continue };
             let Some(event) = event.map_err(|e| lost(&e))? else {
                 return Err(Error::new(
@@ -207,11 +300,19 @@ impl Follower {
                     skip = copied.has(xid, final_lsn);
                     in_transaction = true;
                 }
-                ReplicationEvent::XLogData { data, .. } => self.message(&data, skip, commit)?,
+                ReplicationEvent::XLogData { data, .. } => match pgoutput::decode(&data)? {
+                    Message::Relation(relation) => {
+                        if let Some(end) = self.described(relation, client).await? {
+                            return Ok(end);
+                        }
+                    }
+                    _ if skip => {}
+                    message => self.message(message, commit)?,
+                },
                 ReplicationEvent::Commit { end_lsn, commit_time_micros, .. } => {
                     in_transaction = false;
                     self.waiting = Some((end_lsn, commit_time_micros));
-                    if self.builders.iter().map(RowBuilder::pending).sum::<usize>() >= BATCH_ROWS {
+                    if self.gathered.is_full() || self.one_by_one {
                         self.flush(copied)?;
                         self.acknowledge(stream, None);
                     }
@@ -225,26 +326,55 @@ impl Follower {
                 ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => {}
             }
             if self.cx.stop.is_set() && !in_transaction {
-                return self.flush(copied);
+                self.flush(copied)?;
+                return Ok(End::Stopped);
             }
         }
     }
 
-    fn message(&mut self, data: &[u8], skip: bool, commit: Lsn) -> Result<()> {
-        let at = |m: &str| format!("{m} lsn={}", commit.to_pg_string());
-        match pgoutput::decode(data)? {
-            Message::Relation(relation) => {
-                let followed = self.followed(&relation)?;
-                self.relations.insert(relation.id, followed);
+    /// A relation looks so from now on. If that is news, the tables are looked at again.
+    async fn described(&mut self, relation: Relation, client: &Client) -> Result<Option<End>> {
+        let Some(place) = self.gathered.place_of(&relation.name) else {
+            self.relations.insert(relation.id, None);
+            return Ok(None);
+        };
+        let policy = self.cx.feed.on_schema_change();
+        let is_known = |published: &[PublishedTable]| {
+            published.iter().any(|t| t.upstream.name == relation.name && t.is_described_by(&relation))
+        };
+        if policy != OnSchemaChange::Ignore && !is_known(&self.published) {
+            let Settled { grown, copy, .. } = self.look(client).await?;
+            if grown || copy.is_some() {
+                return Ok(Some(End::OtherColumns));
             }
-            _ if skip => {}
+        }
+        let output = self.gathered.builders[place].output();
+        let table = self.published.iter().find(|t| t.upstream.name == relation.name);
+        if policy == OnSchemaChange::Pause
+            && let Some(table) = table
+        {
+            // A description of before the change is of the columns here.
+            let ours = output.schema.fields().iter().map(|f| f.name());
+            if table.is_described_by(&relation) || !relation.columns.iter().eq(ours) {
+                shapes::check_taken(output, &table.upstream.schema, policy)?;
+            }
+        }
+        let places = shapes::places(output, relation.columns.iter().map(String::as_str), policy)?;
+        self.relations.insert(relation.id, Some(Followed { builder: place, places }));
+        Ok(None)
+    }
+
+    fn message(&mut self, message: Message<'_>, commit: Lsn) -> Result<()> {
+        let at = |m: &str| format!("{m} lsn={}", commit.to_pg_string());
+        let Gathered { builders, bad } = &mut self.gathered;
+        match message {
             Message::Insert { relation, new } => {
-                if let Some((builder, places)) = target(&self.relations, &mut self.builders, relation)? {
-                    self.bad.extend(builder.push(Effect::Put, &new, places, &at("insert"))?);
+                if let Some((builder, places)) = target(&self.relations, builders, relation)? {
+                    bad.extend(builder.push(Effect::Put, &new, places, &at("insert"))?);
                 }
             }
             Message::Update { relation, old, new } => {
-                if let Some((builder, places)) = target(&self.relations, &mut self.builders, relation)? {
+                if let Some((builder, places)) = target(&self.relations, builders, relation)? {
                     let new = complete(new, old.as_ref());
                     match &old {
                         // By key: the old row goes only if it was under another key.
@@ -260,26 +390,26 @@ impl Follower {
                                 {
                                     return Err(untold(builder.output(), c));
                                 }
-                                self.bad.extend(builder.push(Effect::Remove, old, places, &at("update"))?);
+                                bad.extend(builder.push(Effect::Remove, old, places, &at("update"))?);
                             }
                         }
                         Some(Old::Full(old)) => {
-                            self.bad.extend(builder.push(Effect::Remove, old, places, &at("update"))?);
+                            bad.extend(builder.push(Effect::Remove, old, places, &at("update"))?);
                         }
                         None if builder.keyed() => {}
                         _ => return Err(no_identity(builder)),
                     }
-                    self.bad.extend(builder.push(Effect::Put, &new, places, &at("update"))?);
+                    bad.extend(builder.push(Effect::Put, &new, places, &at("update"))?);
                 }
             }
             Message::Delete { relation, old } => {
-                if let Some((builder, places)) = target(&self.relations, &mut self.builders, relation)? {
+                if let Some((builder, places)) = target(&self.relations, builders, relation)? {
                     match old {
                         Old::Full(old) => {
-                            self.bad.extend(builder.push(Effect::Remove, &old, places, &at("delete"))?);
+                            bad.extend(builder.push(Effect::Remove, &old, places, &at("delete"))?);
                         }
                         Old::Key(old) if builder.keyed() => {
-                            self.bad.extend(builder.push(Effect::Remove, &old, places, &at("delete"))?);
+                            bad.extend(builder.push(Effect::Remove, &old, places, &at("delete"))?);
                         }
                         Old::Key(_) => return Err(no_identity(builder)),
                     }
@@ -287,79 +417,36 @@ impl Follower {
             }
             Message::Truncate { relations } => {
                 for relation in relations {
-                    if let Some((builder, _)) = target(&self.relations, &mut self.builders, relation)? {
+                    if let Some((builder, _)) = target(&self.relations, builders, relation)? {
                         builder.truncate()?;
                     }
                 }
             }
-            Message::Other => {}
+            Message::Relation(_) | Message::Other => {}
         }
         Ok(())
     }
 
-    /// Every output must still be published, with all its columns.
-    fn check_outputs(&self, published: &[tables::PublishedTable]) -> Result<()> {
-        for builder in &self.builders {
-            let output = builder.output();
-            let Some(table) = published.iter().find(|t| t.name() == output.upstream) else {
-                return Err(Error::new(
-                    SqlState::UNDEFINED_TABLE,
-                    format!(
-                        "table {} is no longer in publication \"{}\"",
-                        output.upstream, self.settings.publication
-                    ),
-                )
-                .with_hint("Add it to the publication again, or drop the table here."));
-            };
-            let columns: Vec<&str> = table.schema.fields().iter().map(|f| f.name().as_str()).collect();
-            check_columns(output, |name| columns.iter().position(|c| *c == name))?;
-        }
-        Ok(())
-    }
-
-    fn followed(&self, relation: &Relation) -> Result<Option<Followed>> {
-        let Some(builder) = self.builders.iter().position(|b| b.output().upstream == relation.name) else {
-            return Ok(None);
-        };
-        let places = check_columns(self.builders[builder].output(), |name| {
-            relation.columns.iter().position(|c| c == name)
-        })?;
-        Ok(Some(Followed { builder, places }))
+    /// The position behind what was read so far.
+    fn position_at(&self, lsn: u64, copied: snapshot::Copied) -> Position {
+        let tables = self.cx.outputs.iter().map(|o| o.collection.0).collect();
+        Position { lsn, copied, tables, noted: self.noted.clone(), identities: self.identities.clone() }
     }
 
     /// Hands over what was gathered.
     fn flush(&mut self, copied: &snapshot::Copied) -> Result<()> {
         let Some((end, time)) = self.waiting.take() else { return Ok(()) };
-        let tables = self.cx.outputs.iter().map(|o| o.collection.0).collect();
-        let position = Position { lsn: end.as_u64(), copied: copied.clone(), tables };
+        let position = self.position_at(end.as_u64(), copied.clone());
         self.hand_over(position, Some(time + POSTGRES_EPOCH_MICROS))
     }
 
     fn hand_over(&mut self, position: Position, event_time_micros: Option<i64>) -> Result<()> {
-        let mut batch = SourceBatch { bad: std::mem::take(&mut self.bad), ..SourceBatch::default() };
-        let mut rows = 0;
-        for builder in &mut self.builders {
-            let collection = builder.output().collection;
-            for change in builder.take()? {
-                rows += change.rows().map_or(0, |r| r.num_rows());
-                batch.changes.push((collection, change));
-            }
+        // If only tables that are not ours were changed, there is nothing to remember but the place.
+        if !self.gathered.is_empty() {
+            self.gathered.hand_over(&self.cx, Some(encoded(&position)?), event_time_micros)?;
+            self.submitted_lsn = position.lsn;
         }
-        if batch.changes.is_empty() && batch.bad.is_empty() {
-            // Only tables that are not ours were changed: nothing to remember but the place.
-            self.position = Some(position);
-            return Ok(());
-        }
-        let bad = batch.bad.len() as u64;
-        batch.position = Some(serde_json::to_vec(&position).map_err(|e| Error::internal(e.to_string()))?);
-        self.cx.feed.submit_nowait(batch)?;
-        self.submitted_lsn = position.lsn;
         self.position = Some(position);
-        self.cx.status.update(|s| {
-            s.rows += rows as u64;
-            s.bad_records += bad;
-            s.event_time_micros = event_time_micros.or(s.event_time_micros);
-        });
         Ok(())
     }
 
@@ -399,27 +486,6 @@ fn target<'a>(
     }
 }
 
-/// Where each column of an output stands upstream.
-fn check_columns(
-    output: &crate::connectors::SourceOutput,
-    place: impl Fn(&str) -> Option<usize>,
-) -> Result<Vec<usize>> {
-    output
-        .schema
-        .fields()
-        .iter()
-        .map(|f| {
-            place(f.name()).ok_or_else(|| {
-                Error::new(
-                    SqlState::UNDEFINED_COLUMN,
-                    format!("column \"{}\" of {} is gone upstream", f.name(), output.upstream),
-                )
-                .with_hint("Add it again upstream, or drop the table here and create it anew.")
-            })
-        })
-        .collect()
-}
-
 /// A new row whose unchanged large values are taken from the whole old row, where there is one.
 fn complete<'a>(new: Tuple<'a>, old: Option<&Old<'a>>) -> Tuple<'a> {
     let Some(Old::Full(old)) = old else { return new };
@@ -436,6 +502,10 @@ fn no_identity(builder: &RowBuilder) -> Error {
         format!("{table} has no key here, and its updates and deletes do not tell whole old rows"),
     )
     .with_hint(format!("Upstream: ALTER TABLE {table} REPLICA IDENTITY FULL;"))
+}
+
+fn encoded(position: &Position) -> Result<Vec<u8>> {
+    serde_json::to_vec(position).map_err(|e| Error::internal(e.to_string()))
 }
 
 fn lost(e: &pgwire_replication::PgWireError) -> Error {

@@ -2,24 +2,28 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use tokio_postgres::Client;
+use arrow::datatypes::{Field, Schema};
+use tokio_postgres::GenericClient;
 
+use super::pgoutput::Relation;
 use super::settings::failed;
+use crate::connectors::shapes::UpstreamTable;
 use crate::error::{Error, Result, SqlState};
 use crate::types::SqlType;
 
 /// A published table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PublishedTable {
     /// Schema upstream.
     pub namespace: String,
     /// Name upstream.
     pub table: String,
-    /// Published columns.
-    pub schema: SchemaRef,
-    /// Positions of the key's columns: the replica identity's index, or the primary key; empty: none.
-    pub key: Vec<usize>,
+    /// Its published columns, and its key: the replica identity's index, or the primary key.
+    pub upstream: UpstreamTable,
+    /// The columns' types and modifiers by PostgreSQL's numbers, as the replication stream tells them.
+    pub types: Vec<(u32, i32)>,
+    /// Which table it is, and since when it is published: another one when it was made or published anew.
+    pub identity: String,
     /// Partitioned tables are read through their root, others without their children.
     pub partitioned: bool,
     /// The publication's row filter, an SQL condition.
@@ -27,9 +31,10 @@ pub struct PublishedTable {
 }
 
 impl PublishedTable {
-    /// `schema.table`, as outputs refer to it.
-    pub fn name(&self) -> String {
-        format!("{}.{}", self.namespace, self.table)
+    /// Whether the stream's description is of the table as it is now.
+    pub fn is_described_by(&self, relation: &Relation) -> bool {
+        let names = self.upstream.schema.fields().iter().map(|f| f.name());
+        names.eq(&relation.columns) && self.types == relation.types
     }
 }
 
@@ -45,13 +50,17 @@ SELECT n.nspname, c.relname, a.attname,
        CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
        a.attnotnull, c.relkind = 'p',
        to_jsonb(p) ->> 'rowfilter',
-       array_position(i.indkey::int2[], a.attnum)
+       array_position(i.indkey::int2[], a.attnum), a.atttypid, a.atttypmod,
+       a.atthasdef OR a.atthasmissing OR a.attnotnull OR a.attidentity <> '',
+       concat_ws('/', b.oid, c.oid, r.oid)
 FROM pg_publication_tables p
 JOIN pg_namespace n ON n.nspname = p.schemaname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
   AND (NOT to_jsonb(p) ? 'attnames' OR to_jsonb(p) -> 'attnames' ? a.attname::text)
 JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_publication b ON b.pubname = p.pubname
+LEFT JOIN pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
 LEFT JOIN pg_index i ON i.indrelid = c.oid
   AND CASE WHEN c.relreplident = 'i' THEN i.indisreplident ELSE i.indisprimary END
 WHERE p.pubname = $1
@@ -61,7 +70,7 @@ ORDER BY 1, 2, a.attnum";
 ///
 /// # Errors
 /// 42704 when there is no such publication; 08006 when the server fails.
-pub async fn of_publication(client: &Client, publication: &str) -> Result<Vec<PublishedTable>> {
+pub async fn of_publication(client: &impl GenericClient, publication: &str) -> Result<Vec<PublishedTable>> {
     let known = client
         .query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[&publication])
         .await
@@ -85,16 +94,28 @@ pub async fn of_publication(client: &Client, publication: &str) -> Result<Vec<Pu
         if tables.last().is_none_or(|t| t.namespace != namespace || t.table != table) {
             finish(&mut tables, &mut fields, &mut key);
             tables.push(PublishedTable {
+                upstream: UpstreamTable {
+                    name: format!("{namespace}.{table}"),
+                    schema: Arc::new(Schema::empty()),
+                    key: Vec::new(),
+                    filled: Vec::new(),
+                },
                 namespace,
                 table,
-                schema: Arc::new(Schema::empty()),
-                key: Vec::new(),
+                types: Vec::new(),
+                identity: row.get(12),
                 partitioned: row.get(6),
                 row_filter: row.get(7),
             });
         }
         if let Some(place) = row.get::<_, Option<i32>>(8) {
             key.push((place, fields.len()));
+        }
+        if let Some(table) = tables.last_mut() {
+            table.types.push((row.get(9), row.get(10)));
+            if row.get(11) {
+                table.upstream.filled.push(row.get(2));
+            }
         }
         let not_null: bool = row.get(5);
         fields.push(column_type(row.get(3), row.get(4)).field(row.get::<_, String>(2), !not_null));
@@ -105,9 +126,9 @@ pub async fn of_publication(client: &Client, publication: &str) -> Result<Vec<Pu
 
 fn finish(tables: &mut [PublishedTable], fields: &mut Vec<Field>, key: &mut Vec<(i32, usize)>) {
     if let Some(table) = tables.last_mut() {
-        table.schema = Arc::new(Schema::new(std::mem::take(fields)));
+        table.upstream.schema = Arc::new(Schema::new(std::mem::take(fields)));
         key.sort_unstable();
-        table.key = std::mem::take(key).into_iter().map(|(_, position)| position).collect();
+        table.upstream.key = std::mem::take(key).into_iter().map(|(_, position)| position).collect();
     }
 }
 

@@ -7,6 +7,7 @@ use crate::database::{Database, Notice};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ast::{Alter, AlterChange, Comment, ObjectKind};
 use crate::sql::catalog::{Entry, Object, ObjectId};
+use crate::sql::parser::check_follows_schema_changes;
 use crate::sql::{Name, SessionInfo};
 
 impl Database {
@@ -51,6 +52,13 @@ impl Database {
                 AlterChange::Owner(owner) => entry.owner = owner.clone(),
                 AlterChange::Pause => set_paused(&mut entry, true)?,
                 AlterChange::Resume => set_paused(&mut entry, false)?,
+                AlterChange::OnSchemaChange(policy) => match &mut entry.object {
+                    Object::Source(source) => {
+                        check_follows_schema_changes(&source.kind)?;
+                        source.on_schema_change = *policy;
+                    }
+                    _ => return Err(Error::internal("a source is not a source")),
+                },
                 // Two objects change then: see above.
                 AlterChange::Swap(_) => return Err(Error::internal("a swap changes two objects")),
             }
@@ -58,7 +66,7 @@ impl Database {
             batch.put_entry(&entry)?;
             Ok(entry)
         })?;
-        if matches!(alter.change, AlterChange::Pause | AlterChange::Resume) {
+        if matches!(alter.change, AlterChange::Pause | AlterChange::Resume | AlterChange::OnSchemaChange(_)) {
             self.pause_or_resume(&changed)?;
         }
         Ok(notices)

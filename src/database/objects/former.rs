@@ -118,13 +118,15 @@ pub(crate) fn versions(
     entry: &Entry,
     view: &MaterializedView,
 ) -> Result<Versions> {
-    let mut queries = view.former.iter().map(|former| &former.query).chain([&view.query]);
-    let first = queries.next().ok_or_else(|| Error::internal("a view without a query"))?;
-    let first = view::spec(catalog, entry, first)?;
+    let former = view.former.iter().map(|former| (&former.query, former.as_of.unwrap_or(entry.id)));
+    let mut queries = former.chain([(&view.query, entry.made())]);
+    let (first, made) = queries.next().ok_or_else(|| Error::internal("a view without a query"))?;
+    let first = view::spec(catalog, entry, first, made)?;
     let mut then = Vec::new();
-    for (former, query) in view.former.iter().zip(queries) {
+    for (former, (query, made)) in view.former.iter().zip(queries) {
         // While it is built beside the other it needs an identity of its own.
-        let spec = ViewSpec { id: CollectionId(store.next_id()?), ..view::spec(catalog, entry, query)? };
+        let id = CollectionId(store.next_id()?);
+        let spec = ViewSpec { id, ..view::spec(catalog, entry, query, made)? };
         then.push((former.until, spec));
     }
     Ok(Versions { first, then })

@@ -8,6 +8,7 @@ pub(crate) mod alter;
 pub(crate) mod connection;
 pub(crate) mod drop;
 pub(crate) mod former;
+mod grow;
 pub(crate) mod index;
 pub(crate) mod leavings;
 mod queries;
@@ -92,6 +93,9 @@ pub(crate) fn insert(catalog: &mut Catalog, batch: &mut CatalogBatch, entry: &En
                 ),
             ));
         }
+    }
+    if matches!(entry.kind(), ObjectKind::View | ObjectKind::MaterializedView) {
+        catalog.check_seen_whole(&entry.uses, entry.made())?;
     }
     catalog.insert(entry.clone())?;
     batch.put_entry(entry)

@@ -97,20 +97,24 @@ fn rewritten(
 ) -> Result<Entry> {
     let mut entry = view.clone();
     let columns: Vec<String> = view.columns().unwrap_or_default().iter().map(|c| c.name.clone()).collect();
-    let mut texts: Vec<(&mut String, &[ObjectId])> = match &mut entry.object {
-        Object::View(v) => vec![(&mut v.query, &view.uses)],
+    let made = view.made();
+    let mut texts: Vec<(&mut String, &[ObjectId], ObjectId)> = match &mut entry.object {
+        Object::View(v) => vec![(&mut v.query, &view.uses, made)],
         Object::MaterializedView(v) => {
             let reads = if v.former.is_empty() { &view.uses } else { &v.reads };
-            let former = v.former.iter_mut().map(|former| (&mut former.query, &former.uses[..]));
-            std::iter::once((&mut v.query, &reads[..])).chain(former).collect()
+            let former = v
+                .former
+                .iter_mut()
+                .map(|former| (&mut former.query, &former.uses[..], former.as_of.unwrap_or(view.id)));
+            std::iter::once((&mut v.query, &reads[..], made)).chain(former).collect()
         }
         _ => return Err(Error::internal("a view is not a view")),
     };
-    for (text, uses) in &mut texts {
+    for (text, uses, made) in &mut texts {
         let mut query = parse_query(text)?;
         rename_relations(&mut query, rename)?;
         **text = query_text(&query);
-        check(database, &catalog.unscoped(), text, &columns, uses)?;
+        check(database, &catalog.unscoped().as_of(*made), text, &columns, uses)?;
     }
     Ok(entry)
 }

@@ -16,10 +16,16 @@ use crate::world;
 
 /// A new sink's subscription: first the rows as they are now.
 pub(crate) fn follow(database: &Database, entry: &Entry) -> Result<Arc<Followed>> {
-    let Object::Sink(sink) = &entry.object else { return Err(Error::internal("what follows is no sink")) };
-    let collection = sink.from.collection();
+    let collection = sink_of(entry)?.from.collection();
     let subscription = database.engine.subscribe_kept(collection, SubscribeFrom::Snapshot)?;
     Ok(Followed::new(database.engine.clone(), collection, subscription, hold_key(entry.id)))
+}
+
+fn sink_of(entry: &Entry) -> Result<&Sink> {
+    match &entry.object {
+        Object::Sink(sink) => Ok(sink),
+        _ => Err(Error::internal("what follows is no sink")),
+    }
 }
 
 /// Two sinks would replace each other's rows: a target belongs to one.
@@ -98,6 +104,10 @@ impl Database {
         let entry = Entry::new(self.new_id()?, place, &by.user, Object::Sink(sink));
         let followed = follow(self, &entry)?;
         let added = self.change_catalog(|catalog, batch| {
+            if connect::followed_schema(catalog, sink_of(&entry)?)?.1 != schema {
+                let message = format!("the columns of \"{}\" have changed meanwhile", create.from.shown());
+                return Err(Error::new(SqlState::SERIALIZATION_FAILURE, message).with_hint("Try again."));
+            }
             if let Some(target) = &target {
                 refuse_taken(catalog, &create.kind, target)?;
             }

@@ -92,6 +92,7 @@ impl Database {
             check: create.check.clone(),
             on_error: create.on_error,
             watermark: None,
+            on_schema_change: create.on_schema_change,
         };
         let mut definition = connect::source_definition(&catalog, &name, &source)?;
         let mut offered = Vec::new();

@@ -16,12 +16,12 @@ use crate::sql::parser::parse_query;
 use crate::sql::plan::{Planner, SessionInfo};
 use crate::sql::{Catalog, Name, ObjectId};
 
-/// The engine's view for a catalog entry with one of its queries, planned from its text.
-pub(crate) fn spec(catalog: &Catalog, entry: &Entry, query: &str) -> Result<ViewSpec> {
+/// The engine's view for a catalog entry with one of its queries, planned from its text as when it was `made`.
+pub(crate) fn spec(catalog: &Catalog, entry: &Entry, query: &str, made: ObjectId) -> Result<ViewSpec> {
     let columns = entry.columns().unwrap_or_default();
     let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
     let session = SessionInfo::default();
-    let unscoped = catalog.unscoped();
+    let unscoped = catalog.unscoped().as_of(made);
     let planner = Planner::new(&unscoped, &session, None);
     let parsed = parse_query(query)?;
     let on_close = matches!(&entry.object, Object::MaterializedView(view) if view.on_close);
@@ -86,6 +86,8 @@ impl Database {
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         check_options(create)?;
+        // Given before the catalog is looked at, so that what changes from then on can be told.
+        let made = self.new_id()?;
         let catalog = by.sees(&self.catalog());
         let old = replaced(&catalog, ObjectKind::View, &create.name, create.or_replace)?;
         let place = match &old {
@@ -102,11 +104,9 @@ impl Database {
         )?;
         let query = queries::stored(self, &catalog, &create.query_text, &create.columns, &plan)?;
         let object = Object::View(View { query, columns: columns_of(&plan.schema) });
-        let id = match &old {
-            Some(old) => old.id,
-            None => self.new_id()?,
-        };
+        let id = old.as_ref().map_or(made, |old| old.id);
         let mut entry = Entry::new(id, place, &by.user, object);
+        entry.as_of = old.as_ref().map(|_| made);
         entry.uses.extend(plan.uses.iter().filter(|used| **used != id));
         match old {
             None => self.add(&[entry])?,
@@ -119,6 +119,7 @@ impl Database {
         check_columns(old, &entry)?;
         entry.comment = old.comment.clone();
         self.change_catalog(|catalog, batch| {
+            catalog.check_seen_whole(&entry.uses, entry.made())?;
             // What is kept up to date was built from the old query.
             let kept = catalog
                 .drop_order(&[old.id], true)?
@@ -146,6 +147,8 @@ impl Database {
     ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         check_options(create)?;
+        // As in CREATE VIEW.
+        let made = self.new_id()?;
         let catalog = by.sees(&self.catalog());
         let kind = ObjectKind::MaterializedView;
         let old = replaced(&catalog, kind, &create.name, create.or_replace)?;
@@ -168,7 +171,7 @@ impl Database {
             reads: Vec::new(),
             former: Vec::new(),
         });
-        let mut entry = Entry::new(self.new_id()?, place, &by.user, object);
+        let mut entry = Entry::new(made, place, &by.user, object);
         entry.uses.extend(&plan.uses);
         let spec = ViewSpec {
             id: entry.id.collection(),
@@ -224,6 +227,7 @@ impl Database {
             return Err(Error::internal("what is replaced is no materialized view"));
         };
         check_no_cycle(&catalog, &current, &new)?;
+        catalog.check_seen_whole(&new.uses, new.made())?;
         if let Some(gone) = new.uses.iter().find(|id| catalog.get(**id).is_none()) {
             return Err(Error::internal(format!("object {} was dropped meanwhile", gone.0)));
         }
@@ -231,8 +235,10 @@ impl Database {
         after.former = former::needed(&catalog, &self.store, &current, before, When::Running)?;
         if !former::sinks(&catalog, old.id).is_empty() {
             let uses = former::present_uses(&current, before).to_vec();
-            after.former.push(FormerQuery { query: before.query.clone(), uses, until: Tick::MAX });
+            let (query, as_of) = (before.query.clone(), current.as_of);
+            after.former.push(FormerQuery { query, uses, until: Tick::MAX, as_of });
         }
+        entry.as_of = Some(new.made());
         former::keep(&mut entry, &mut after, new.uses.clone());
         let (store, recorded) = (Arc::clone(&self.store), self.engine.recorded());
         let at = move |tick: Tick| {

@@ -1,19 +1,21 @@
 //! Where a source puts its batches: rows, bad records and position become one transaction of the engine.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::connectors::{BadRecord, Feed, Refused, SourceBatch};
-use crate::database::system;
-use crate::declared::OnError;
-use crate::engine::{Delta, Engine, InputChange, Tick, Transaction};
+use crate::connectors::{BadRecord, Feed, Refused, SourceBatch, StopFlag};
+use crate::database::{Database, system};
+use crate::declared::{OnError, OnSchemaChange};
+use crate::engine::{CollectionId, Delta, Engine, InputChange, Tick, Transaction};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::ObjectId;
+use crate::sql::catalog::Source;
 use crate::world;
 
 /// So much of a bad record is shown in the error that it causes.
@@ -30,20 +32,36 @@ pub(crate) struct EngineFeed {
     on_error: OnError,
     /// Its name, for `tidemill.errors`.
     name: String,
+    /// What becomes of its tables when their columns change upstream.
+    on_schema_change: OnSchemaChange,
+    database: Weak<Database>,
+    /// Tells the source to finish.
+    stop: StopFlag,
     /// Batches handed over without waiting, whose outcome is not known yet, oldest first.
     unsettled: Mutex<VecDeque<BoxFuture<'static, Result<Tick>>>>,
 }
 
 impl EngineFeed {
-    /// The feed of the source `name`, whose position is stored under `progress`.
+    /// The feed of a source of that name, whose position is stored under `progress`.
     pub fn new(
-        engine: Engine,
+        database: &Arc<Database>,
         progress: String,
         id: ObjectId,
-        on_error: OnError,
+        source: &Source,
         name: String,
+        stop: StopFlag,
     ) -> Arc<EngineFeed> {
-        Arc::new(EngineFeed { engine, progress, id, on_error, name, unsettled: Mutex::default() })
+        Arc::new(EngineFeed {
+            engine: database.engine.clone(),
+            progress,
+            id,
+            on_error: source.on_error,
+            name,
+            on_schema_change: source.on_schema_change,
+            database: Arc::downgrade(database),
+            stop,
+            unsettled: Mutex::default(),
+        })
     }
 
     fn transaction(&self, batch: SourceBatch) -> Result<Transaction> {
@@ -94,6 +112,15 @@ impl Feed for EngineFeed {
 
     fn durable_position(&self) -> Option<Vec<u8>> {
         self.engine.progress(&self.progress)
+    }
+
+    fn on_schema_change(&self) -> OnSchemaChange {
+        self.on_schema_change
+    }
+
+    fn add_columns(&self, to: CollectionId, columns: &[FieldRef]) -> Result<SchemaRef> {
+        let gone = || Error::new(SqlState::ADMIN_SHUTDOWN, "the database is closed");
+        self.database.upgrade().ok_or_else(gone)?.add_columns(to.into(), columns, &self.stop)
     }
 
     fn finished_files(&self) -> Result<Vec<(String, String)>> {

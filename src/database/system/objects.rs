@@ -3,6 +3,7 @@
 use crate::database::Database;
 use crate::database::system::cells::Kind;
 use crate::database::system::{Cell, Column, Definition};
+use crate::engine::CollectionId;
 use crate::error::Result;
 use crate::sql::catalog::{Entry, Object};
 use crate::sql::{Catalog, ObjectId};
@@ -17,6 +18,7 @@ pub(super) const RELATIONS: &[Definition] = &[
             Column("rows", Kind::Int),
             Column("watermark", Kind::Timestamp),
             Column("comment", Kind::Text),
+            Column("upstream_differs", Kind::Text),
         ],
         rows: tables,
     },
@@ -89,6 +91,11 @@ fn each(database: &Database, row: impl Fn(&Catalog, &Entry) -> Option<Vec<Cell>>
 fn tables(database: &Database) -> Result<Vec<Vec<Cell>>> {
     let (snapshot, stats) = (database.engine.snapshot(), database.engine.stats());
     let watermark = |id| stats.collections.iter().find(|c| c.id == id).and_then(|c| c.watermark);
+    let differs = |source: Option<ObjectId>, e: &Entry| {
+        let status = database.workers.status(source?)?;
+        let of = |(id, _): &(CollectionId, String)| *id == e.id.collection();
+        status.differences.into_iter().find(of).map(|(_, what)| what)
+    };
     each(database, |catalog, e| {
         let Object::Table(table) = &e.object else { return None };
         let rows = snapshot.collection(e.id.collection()).map(|c| c.num_rows());
@@ -99,6 +106,7 @@ fn tables(database: &Database) -> Result<Vec<Vec<Cell>>> {
             Cell::or_null(rows, Cell::int),
             Cell::or_null(watermark(e.id.collection()), Cell::Timestamp),
             comment(e),
+            Cell::or_null(differs(table.source.as_ref().map(|(id, _)| *id), e), Cell::Text),
         ])
     })
 }

@@ -27,6 +27,9 @@ pub(super) const RELATIONS: &[Definition] = &[
             Column("on_error", Kind::Text),
             Column("watermark", Kind::Timestamp),
             Column("error", Kind::Text),
+            Column("on_schema_change", Kind::Text),
+            Column("copied_rows", Kind::Int),
+            Column("copy_rows", Kind::Int),
         ],
         rows: sources,
     },
@@ -99,6 +102,7 @@ fn sources(database: &Database) -> Result<Vec<Vec<Cell>>> {
     let rows = catalog.of_kind(ObjectKind::Source).into_iter().filter_map(|e| {
         let Object::Source(source) = &e.object else { return None };
         let s = values(database, e);
+        let copied = (s.state == "snapshot").then_some(s.copied);
         Some(vec![
             Cell::int(e.id.0),
             Cell::text(catalog.full_name(e)),
@@ -113,6 +117,12 @@ fn sources(database: &Database) -> Result<Vec<Vec<Cell>>> {
             Cell::text(source.on_error.name()),
             Cell::or_null(watermark(e.id.collection()), Cell::Timestamp),
             Cell::or_null(s.error, Cell::text),
+            match source.kind.as_str() {
+                "postgres" | "mysql" => Cell::text(source.on_schema_change.name()),
+                _ => Cell::Null,
+            },
+            Cell::or_null(copied, |(done, _)| Cell::int(done)),
+            Cell::or_null(copied, |(_, total)| Cell::int(total)),
         ])
     });
     Ok(rows.collect())

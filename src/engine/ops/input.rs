@@ -1,6 +1,6 @@
 //! An input's stored rows, and how changes of every kind become exact deltas against them.
 
-use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::SchemaRef;
 
@@ -61,7 +61,30 @@ impl Input {
         Ok(deltas.into_iter().flat_map(Delta::chunks).collect())
     }
 
+    /// The same rows in an input of these columns: its own, and more behind them, which are NULL in all rows.
+    ///
+    /// # Errors
+    /// XX000 when it keeps no rows: what its views have seen cannot be told.
+    pub fn widened(&self, spec: &InputSpec) -> Result<Input> {
+        if self.rows.is_none() {
+            return Err(Error::internal(format!("{} keeps no rows and gets no columns", self.name)));
+        }
+        let mut wider = Input::new(spec)?;
+        for delta in self.snapshot()?.deltas()? {
+            wider.apply(InputChange::Delta(delta))?;
+        }
+        wider.commit()?;
+        Ok(wider)
+    }
+
+    /// The rows in the input's columns. They may have been made when it had fewer: the others are NULL then.
     fn own(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        if rows.num_columns() < self.schema.fields().len() {
+            let later = self.schema.fields().iter().skip(rows.num_columns());
+            let later = later.map(|field| new_null_array(field.data_type(), rows.num_rows()));
+            let columns = rows.columns().iter().cloned().chain(later).collect();
+            return batch(&self.schema, columns, rows.num_rows());
+        }
         let types = |s: &SchemaRef| s.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
         if types(&self.schema) != types(rows.schema_ref()) {
             return Err(Error::internal(format!("rows for {} have other columns than it has", self.name)));
@@ -190,6 +213,9 @@ fn last_of_each_key(key: &KeySpec, keys: &Keys) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Schema};
 
     use super::*;
     use crate::engine::CollectionId;
@@ -318,6 +344,29 @@ mod tests {
         let expected = Delta::insert(RecordBatch::try_new(other.schema(), expected).unwrap());
         assert_eq!(tally(&followed), tally(std::slice::from_ref(&expected)));
         assert_eq!(tally(&input.snapshot().unwrap().deltas().unwrap()), tally(&[expected]));
+    }
+
+    #[test]
+    fn more_columns_are_null_in_the_rows_there_are() {
+        let mut rng = Rng::new(8);
+        for key in [vec![], vec![0]] {
+            let mut input = Input::new(&spec(key.clone(), true)).unwrap();
+            input.apply(InputChange::Replace(random_delta(&mut rng, 20, false).rows)).unwrap();
+            let before = input.snapshot().unwrap();
+            let mut fields = sample_schema().fields().to_vec();
+            fields.push(Arc::new(arrow::datatypes::Field::new("more", DataType::Int64, true)));
+            let wide = InputSpec { schema: Arc::new(Schema::new(fields)), ..spec(key, true) };
+            let wider = input.widened(&wide).unwrap().snapshot().unwrap();
+            assert_eq!(wider.num_rows(), before.num_rows());
+            let last = before.schema().fields().len();
+            let (before, after) = (before.deltas().unwrap(), wider.deltas().unwrap());
+            assert!(after.iter().all(|d| d.rows.column(last).null_count() == d.num_rows()));
+            let own: Vec<usize> = (0..last).collect();
+            let narrowed = after.into_iter().map(|d| Delta { rows: d.rows.project(&own).unwrap(), ..d });
+            assert_eq!(tally(&narrowed.collect::<Vec<_>>()), tally(&before));
+        }
+        let passed = Input::new(&spec(vec![], false)).unwrap();
+        assert!(passed.widened(&spec(vec![], false)).is_err());
     }
 
     #[test]

@@ -65,14 +65,19 @@ impl TableSource for PortSource {
 
 /// The collections a plan reads, in order of first mention, without repetition; subqueries in expressions included.
 pub fn collections(plan: &LogicalPlan) -> Vec<CollectionId> {
+    widths(plan).into_iter().map(|(id, _)| id).collect()
+}
+
+/// As [`collections`], each with the number of columns that it had when the plan was made.
+pub fn widths(plan: &LogicalPlan) -> Vec<(CollectionId, usize)> {
     use datafusion::common::tree_node::TreeNodeRecursion;
-    let mut found = Vec::new();
+    let mut found: Vec<(CollectionId, usize)> = Vec::new();
     let visited = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Some(source) = scan.source.downcast_ref::<CollectionSource>()
-            && !found.contains(&source.id)
+            && !found.iter().any(|(id, _)| *id == source.id)
         {
-            found.push(source.id);
+            found.push((source.id, source.schema.fields().len()));
         }
         Ok(TreeNodeRecursion::Continue)
     });

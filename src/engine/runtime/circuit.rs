@@ -296,6 +296,32 @@ impl Circuit {
         readers
     }
 
+    /// Puts a new node between `from` and all who read it, between two passes: they get what it makes of `from`'s changes.
+    /// It works for `owner`, the collection of `from`.
+    pub(crate) fn interpose(
+        &mut self,
+        from: Slot,
+        owner: CollectionId,
+        operator: Box<dyn Operator>,
+        lowered: LoweredNode,
+    ) {
+        let between = self.add_lowered(owner, operator, lowered, &[from]);
+        let (own, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.node_mut(from).consumers)
+            .into_iter()
+            .partition(|(reader, _)| *reader == between);
+        self.node_mut(from).consumers = own;
+        for (reader, port) in &others {
+            self.node_mut(*reader).inputs[*port] = between;
+        }
+        self.node_mut(between).consumers = others;
+        self.rank_anew();
+    }
+
+    /// Whether anything reads a node.
+    pub(crate) fn is_read(&self, slot: Slot) -> bool {
+        self.nodes[slot.0].as_ref().is_some_and(|node| !node.consumers.is_empty())
+    }
+
     /// What was built for `from` works for `to`.
     pub(crate) fn hand_over(&mut self, from: CollectionId, to: CollectionId) {
         for owner in self.nodes.iter_mut().flatten().flat_map(|node| &mut node.owners) {

@@ -39,6 +39,8 @@ pub(crate) type Reply<T> = mpsc::SyncSender<Result<T>>;
 /// What is asked of the tick thread at a tick boundary.
 pub(crate) enum Command {
     CreateInput(InputSpec, Reply<()>),
+    /// An input has more columns from now on.
+    Widen(InputSpec, super::widen::Ready, Reply<()>),
     /// A view that reads these collections, and the time or not, is about to be built.
     Begin(CollectionId, Vec<CollectionId>, bool, Reply<Begun>),
     /// It is built.
@@ -227,6 +229,7 @@ impl Core {
         // Whoever asked may have gone away; then nobody needs the answer.
         match command {
             Command::CreateInput(spec, reply) => drop(reply.send(self.create_input(spec))),
+            Command::Widen(spec, ready, reply) => drop(reply.send(self.widen(spec, ready))),
             Command::Begin(view, reads, timed, reply) => drop(reply.send(self.begin(view, reads, timed))),
             Command::Splice(construction, recorder, reply) => {
                 self.recorders.retain(|r| !Arc::ptr_eq(r, &recorder));

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::circuit::{Body, Circuit, Outcome, Slot};
 use super::operator::{Operator, Output};
+use super::widen::other_columns;
 use super::workers::Workers;
 use crate::engine::delta::CHUNK_ROWS;
 use crate::engine::ops::{self, output::View};
@@ -252,6 +253,12 @@ impl Construction {
         for id in self.follows() {
             let collection = snapshot.collection(id).ok_or_else(|| gone(id))?;
             told.push((id, collection.deltas()?));
+        }
+        for (id, columns) in plan::widths(&self.spec.plan) {
+            let collection = snapshot.collection(id).ok_or_else(|| gone(id))?;
+            if collection.schema().fields().len() != columns {
+                return Err(other_columns(collection.name()));
+            }
         }
         let rows = told.iter().flat_map(|(_, deltas)| deltas).map(|delta| delta.num_rows() as u64);
         hydration.total.store(rows.sum(), Ordering::Relaxed);

@@ -21,6 +21,7 @@ pub mod stats;
 pub mod subscribe;
 pub(crate) mod tick;
 mod watermark;
+pub(crate) mod widen;
 pub mod workers;
 
 use crate::engine::Delta;

@@ -10,6 +10,7 @@ use datafusion::logical_expr::{LogicalPlan, TableScan, TableSource};
 use super::provider::SnapshotTable;
 use super::snapshot::EngineSnapshot;
 use crate::engine::plan::{CollectionSource, rewrite, temporal};
+use crate::engine::runtime::widen::other_columns;
 use crate::engine::{CollectionId, Delta};
 use crate::error::{Error, Result, SqlState};
 
@@ -30,9 +31,10 @@ pub(crate) fn scans(plan: LogicalPlan, snapshot: &EngineSnapshot, overlay: &Over
     let mut sources: HashMap<CollectionId, Arc<dyn TableSource>> = HashMap::new();
     let bound = plan.transform_down_with_subqueries(|node| {
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
-        let Some(id) = scan.source.downcast_ref::<CollectionSource>().map(|s| s.id) else {
+        let Some(planned) = scan.source.downcast_ref::<CollectionSource>() else {
             return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
         };
+        let (id, columns) = (planned.id, planned.schema.fields().len());
         let source = match sources.get(&id) {
             Some(source) => Arc::clone(source),
             None => {
@@ -46,7 +48,14 @@ pub(crate) fn scans(plan: LogicalPlan, snapshot: &EngineSnapshot, overlay: &Over
                 source
             }
         };
-        Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+        let there = source.schema().fields().len();
+        if columns > there {
+            return Err(other_columns(scan.table_name.table()).into());
+        }
+        // Columns that came after the query was planned are not in it.
+        let own = || (columns < there).then(|| (0..columns).collect());
+        let projection = scan.projection.clone().or_else(own);
+        Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, projection, ..scan })))
     })?;
     Ok(bound.data)
 }

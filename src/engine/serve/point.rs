@@ -85,7 +85,10 @@ impl PointRead {
             }
             bounds.push((*column, Bound::In(vec![value])));
         }
-        if !collection.keeps_rows() || !collection.errors().is_empty() {
+        // A transaction may see a collection as it was before it got a column.
+        let width = collection.schema().fields().len();
+        let unknown = self.columns.iter().chain(bounds.iter().map(|(column, _)| column)).any(|c| *c >= width);
+        if unknown || !collection.keeps_rows() || !collection.errors().is_empty() {
             return Ok(None);
         }
         match collection.indexes().search(&bounds)?.filter(|search| search.columns() == bounds.len()) {

@@ -65,6 +65,16 @@ impl Db {
         id
     }
 
+    /// An input with a column `w bigint` behind the others; queries see it from now on.
+    pub(super) fn wider(&mut self, name: &str, key: &[usize]) -> InputSpec {
+        let id = self.id(name);
+        let mut fields = schema().fields().to_vec();
+        fields.push(Arc::new(Field::new("w", DataType::Int64, true)));
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        self.names.iter_mut().filter(|n| n.0 == id).for_each(|n| n.2 = Arc::clone(&schema));
+        InputSpec { id, name: name.into(), schema, key: key.to_vec(), retain: true, watermark: None }
+    }
+
     /// The plan of a query over the collections.
     pub(super) fn plan(&self, sql: &str) -> LogicalPlan {
         let context = SessionContext::new();

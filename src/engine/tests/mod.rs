@@ -12,4 +12,5 @@ mod replay;
 mod shapes;
 mod ticks;
 mod time;
+mod widen;
 mod windows;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub use depend::DropOrder;
 pub use object::uuid_text::UuidText;
 pub use object::{
-    Check, Column, Connection, Entry, FormerQuery, Index, MaterializedView, Object, ObjectId, Secret, Sink,
-    Source, Table, View, Watermark,
+    Check, Column, Connection, Entry, FormerQuery, Growth, Index, MaterializedView, Object, ObjectId, Secret,
+    Sink, Source, Table, View, Watermark,
 };
 
 pub use schemas::{PathSchema, Place, no_schema};
@@ -31,6 +31,8 @@ use schemas::{PUBLIC_SCHEMA, Scope};
 pub struct Catalog {
     maps: Arc<Maps>,
     scope: Arc<Scope>,
+    /// The newest identity when what is planned was made; `None`: it is made now.
+    made: Option<ObjectId>,
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ impl Catalog {
                 ));
             }
         }
-        Ok(Catalog { maps: Arc::new(maps), scope: Arc::default() })
+        Ok(Catalog { maps: Arc::new(maps), scope: Arc::default(), made: None })
     }
 
     /// The first id that was never given away: what is stored so that ids are not reused after a restart.

@@ -8,7 +8,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use super::Place;
-use crate::declared::{Envelope, FormatSpec, Include, OnError, OptionList};
+use crate::declared::{Envelope, FormatSpec, Include, OnError, OnSchemaChange, OptionList};
 use crate::engine::{CollectionId, Tick};
 use crate::sql::ast::ObjectKind;
 use crate::types::SqlType;
@@ -66,6 +66,9 @@ pub struct Entry {
     pub column_comments: BTreeMap<String, String>,
     /// What it needs to exist.
     pub uses: Vec<ObjectId>,
+    /// The newest identity when its query was made, where that is a later one than its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<ObjectId>,
     /// What it is.
     pub object: Object,
 }
@@ -173,6 +176,26 @@ pub struct Table {
     /// WATERMARK FOR.
     #[serde(default)]
     pub watermark: Option<Watermark>,
+    /// When it got columns that came upstream, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grown: Vec<Growth>,
+}
+
+/// A table has got columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// How many it had before.
+    pub columns: usize,
+    /// The first identity that was given to an object afterwards: queries made before do not see the new ones.
+    pub at: ObjectId,
+}
+
+impl Table {
+    /// How many of its columns a query sees that was made when `made` was the newest identity.
+    pub fn columns_for(&self, made: ObjectId) -> usize {
+        let later = self.grown.iter().find(|growth| growth.at > made);
+        later.map_or(self.columns.len(), |growth| growth.columns)
+    }
 }
 
 /// WATERMARK FOR.
@@ -236,6 +259,9 @@ pub struct Source {
     /// What becomes of records that are not understood.
     #[serde(default)]
     pub on_error: OnError,
+    /// What becomes of its tables when their columns change upstream.
+    #[serde(default)]
+    pub on_schema_change: OnSchemaChange,
     /// CHECK: what a request to a webhook must fulfil, as SQL in which `SECRET name` is a text.
     #[serde(default)]
     pub check: Option<String>,
@@ -280,6 +306,9 @@ pub struct FormerQuery {
     pub uses: Vec<ObjectId>,
     /// The tick in which the next one took its place.
     pub until: Tick,
+    /// The newest identity when it was made, where that is a later one than the view's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<ObjectId>,
 }
 
 impl MaterializedView {
@@ -339,8 +368,14 @@ impl Entry {
             comment: None,
             column_comments: BTreeMap::new(),
             uses,
+            as_of: None,
             object,
         }
+    }
+
+    /// The newest identity when its query was made: it reads relations as they were then.
+    pub fn made(&self) -> ObjectId {
+        self.as_of.unwrap_or(self.id)
     }
 
     /// Where it is.

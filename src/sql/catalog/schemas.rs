@@ -79,13 +79,48 @@ impl Catalog {
             }
         }
         let scope = Scope { database: Some(database.to_string()), path: found };
-        Catalog { maps: Arc::clone(&self.maps), scope: Arc::new(scope) }
+        Catalog { maps: Arc::clone(&self.maps), scope: Arc::new(scope), made: self.made }
     }
 
     /// The catalog as it looks to nobody in particular, which is how the queries of views are stored: names without a
     /// schema mean those in `public`.
     pub fn unscoped(&self) -> Catalog {
-        Catalog { maps: Arc::clone(&self.maps), scope: Arc::default() }
+        Catalog { maps: Arc::clone(&self.maps), scope: Arc::default(), made: self.made }
+    }
+
+    /// The catalog as a query sees it that was made when `made` was the newest identity: tables have the columns that
+    /// they had then.
+    pub fn as_of(&self, made: ObjectId) -> Catalog {
+        Catalog { made: Some(made), ..self.clone() }
+    }
+
+    /// How many of a relation's columns are seen, the first ones.
+    pub fn columns_seen(&self, entry: &Entry) -> usize {
+        match (&entry.object, self.made) {
+            (Object::Table(table), Some(made)) => table.columns_for(made),
+            _ => entry.columns().unwrap_or_default().len(),
+        }
+    }
+
+    /// Whether a query that was made when `made` was the newest identity sees all columns that the relations which it
+    /// uses have now.
+    ///
+    /// # Errors
+    /// 40001 when it does not.
+    pub fn check_seen_whole(&self, uses: &[ObjectId], made: ObjectId) -> Result<()> {
+        let then = self.as_of(made);
+        let grown = uses
+            .iter()
+            .filter_map(|id| self.get(*id))
+            .find(|used| then.columns_seen(used) < used.columns().unwrap_or_default().len());
+        match grown {
+            None => Ok(()),
+            Some(table) => Err(Error::new(
+                SqlState::SERIALIZATION_FAILURE,
+                format!("table \"{}\" has got columns meanwhile", table.name),
+            )
+            .with_hint("Try again.")),
+        }
     }
 
     /// Whether names mean to this session what they mean to nobody in particular.

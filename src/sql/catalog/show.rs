@@ -1,7 +1,7 @@
 //! SHOW CREATE: the statement that makes an object, regenerated from what the catalog holds.
 
 use super::{Catalog, Check, Column, Entry, Object, ObjectId, Watermark};
-use crate::declared::{Envelope, FormatSpec, OnError, OptionList, OptionValue};
+use crate::declared::{Envelope, FormatSpec, OnError, OnSchemaChange, OptionList, OptionValue};
 use crate::names::{quote, quote_literal};
 
 impl Catalog {
@@ -104,6 +104,9 @@ impl Catalog {
         push_envelope(&mut sql, s.envelope);
         if let Some(check) = &s.check {
             sql.push_str(&format!(" CHECK ({check})"));
+        }
+        if s.on_schema_change != OnSchemaChange::default() {
+            sql.push_str(&format!(" ON SCHEMA CHANGE {}", s.on_schema_change.name().to_ascii_uppercase()));
         }
         let mut with = Vec::new();
         if !s.retain {

@@ -156,6 +156,7 @@ fn create_statements_are_parsed_again() {
         paused: false,
         check: None,
         watermark: None,
+        on_schema_change: Default::default(),
         on_error: crate::declared::OnError::Skip,
     };
     let source = add(&mut catalog, "s", Object::Source(source), &[]);

@@ -28,6 +28,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan
 pub use asof::query_text;
 pub use check::{RequestCheck, parse_request_check};
 use dialect::TidemillDialect;
+pub use source::check_follows_schema_changes;
 pub use text::SourceText;
 pub(crate) use windowed::PARTITIONED;
 

@@ -76,6 +76,8 @@ impl StatementParser<'_> {
             AlterChange::Pause
         } else if matches!(kind, ObjectKind::Sink | ObjectKind::Source) && self.word("resume") {
             AlterChange::Resume
+        } else if kind == ObjectKind::Source && self.words(&["on", "schema", "change"]) {
+            AlterChange::OnSchemaChange(self.schema_change_policy()?)
         } else if kind.is_swappable() && self.words(&["swap", "with"]) {
             AlterChange::Swap(self.name()?)
         } else if let Some(

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::StatementParser;
 use super::create::ColumnList;
 use super::options::{finish, no_repetition, take, take_bool};
-use crate::declared::{Envelope, Include, OnError, OptionValue};
+use crate::declared::{Envelope, Include, OnError, OnSchemaChange, OptionValue};
 use crate::error::{Error, Result, SqlState};
 use crate::names::{Name, quote_literal};
 use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};
@@ -99,6 +99,7 @@ impl StatementParser<'_> {
             retain: true,
             on_error: OnError::default(),
             check: None,
+            on_schema_change: OnSchemaChange::default(),
         };
         let mut envelope = None;
         loop {
@@ -123,6 +124,8 @@ impl StatementParser<'_> {
                 source.includes.extend(self.comma_separated(Self::include)?);
             } else if self.word("envelope") {
                 envelope = Some(self.envelope()?);
+            } else if self.words(&["on", "schema", "change"]) {
+                source.on_schema_change = self.schema_change_policy()?;
             } else if source.check.is_none() && self.word("check") {
                 source.check = Some(self.request_check()?);
             } else {
@@ -134,6 +137,9 @@ impl StatementParser<'_> {
             return Err(self.unexpected().with_hint(format!("A source needs FROM and one of {known}.")));
         }
         source.envelope = envelope.unwrap_or_default();
+        if source.on_schema_change != OnSchemaChange::default() {
+            check_follows_schema_changes(&source.kind)?;
+        }
         if source.kind == "webhook" && source.on_error == OnError::Fail {
             return Err(Error::unsupported("on_error = 'fail' of a WEBHOOK source"));
         }
@@ -187,6 +193,16 @@ impl StatementParser<'_> {
         self.p.advance_token();
         let connection = if self.word("connection") { Some(self.name()?) } else { None };
         Ok((kind, connection))
+    }
+
+    /// Behind ON SCHEMA CHANGE.
+    pub(super) fn schema_change_policy(&mut self) -> Result<OnSchemaChange> {
+        for (name, policy) in OnSchemaChange::NAMES {
+            if self.word(name) {
+                return Ok(policy);
+            }
+        }
+        Err(self.unexpected().with_hint("ON SCHEMA CHANGE EVOLVE, PAUSE or IGNORE."))
     }
 
     /// `key AS k`
@@ -295,6 +311,16 @@ impl StatementParser<'_> {
         }
         sink.envelope = envelope.unwrap_or_default();
         Ok(Statement::CreateSink(Box::new(sink)))
+    }
+}
+
+/// Refuses ON SCHEMA CHANGE of a source whose tables are not those of a database.
+pub fn check_follows_schema_changes(kind: &str) -> Result<()> {
+    match kind {
+        "postgres" | "mysql" => Ok(()),
+        other => {
+            Err(Error::unsupported(format!("ON SCHEMA CHANGE of a {} source", other.to_ascii_uppercase())))
+        }
     }
 }
 

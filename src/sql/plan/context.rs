@@ -146,12 +146,22 @@ impl<'a> Resolver<'a> {
         let schema = entry
             .schema()
             .ok_or_else(|| Error::internal(format!("relation \"{}\" has no columns", entry.name)))?;
-        Ok(Arc::new(CollectionSource {
+        let (seen, columns) = (self.catalog.columns_seen(entry), schema.fields().len());
+        let source = Arc::new(CollectionSource {
             id: entry.id.collection(),
             schema,
             key: entry.key().to_vec(),
             watermark: entry.watermark().map(|w| w.column),
-        }))
+        });
+        if seen == columns {
+            return Ok(source);
+        }
+        // The query was made before the others came.
+        let scan = LogicalPlanBuilder::scan(entry.name.as_str(), source, None)?;
+        let own: Vec<Expr> = scan.schema().columns().into_iter().take(seen).map(Expr::Column).collect();
+        let plan = scan.project(own)?.build()?;
+        let schema = Arc::clone(plan.schema().inner());
+        Ok(Arc::new(ViewSource { plan, schema }))
     }
 
     /// A view's plan in the place of its name.
@@ -165,7 +175,7 @@ impl<'a> Resolver<'a> {
         }
         VIEW_DEPTH.set(depth + 1);
         // Its text was written for the eyes of nobody in particular.
-        let catalog = self.catalog.unscoped();
+        let catalog = self.catalog.unscoped().as_of(entry.made());
         let planner = Planner::new(&catalog, self.session, self.system);
         let planned =
             parser::parse_query(text).and_then(|query| planner.plan(&query, text, &[], self.purpose));

@@ -81,7 +81,8 @@ impl Rows<'_> {
             }
         }
         let entry = self.catalog.find_relation(&Name::from_object_name(name).ok()?)?;
-        Some(entry.schema()?.fields().iter().map(|field| field.name().clone()).collect())
+        let seen = self.catalog.columns_seen(entry);
+        Some(entry.columns()?.iter().take(seen).map(|column| column.name.clone()).collect())
     }
 
     /// The names of a query's columns.
