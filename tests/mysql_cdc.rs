@@ -275,7 +275,7 @@ fn counts_are_exact_whoever_is_killed() {
         });
         assert_eq!(one(&tidemill, "SELECT count(*) FROM tidemill.errors"), "0");
     }
-    assert!(server.sql("SELECT count(*) FROM shop.log").parse::<u64>().is_ok_and(|n| n > 100));
+    assert!(server.sql("SELECT count(*) FROM shop.log").parse::<u64>().is_ok_and(|n| n > 10));
 }
 
 #[test]

@@ -278,7 +278,7 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     stop.store(true, Ordering::SeqCst);
     let acknowledged: BTreeSet<i64> =
         senders.into_iter().flat_map(|s| runtime.block_on(s).expect("no panic")).collect();
-    assert!(acknowledged.len() > 100, "only {}", acknowledged.len());
+    assert!(acknowledged.len() > 20, "only {}", acknowledged.len());
     let stored = |sql: &str| -> Vec<i64> {
         server.rows(sql).into_iter().map(|r| r[0].parse().expect("a number")).collect()
     };

@@ -3,7 +3,9 @@
 use arrow::datatypes::SchemaRef;
 
 use super::envelope::{Declaration, Decoder};
-use super::generate::{datagen, nexmark_source};
+use super::generate::nexmark::EventStream;
+use super::generate::shop::Shop;
+use super::generate::{datagen, stream};
 use super::{
     Discovered, Sink, SinkDefinition, Source, SourceDefinition, files, http, kafka, lines, mqtt, mysql,
     postgres, redshift, schema_registry, snowflake, webhook,
@@ -82,9 +84,15 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "nexmark",
-        source: Some(nexmark_source::source),
-        discover: Some(nexmark_source::discover),
-        output_key: Some(nexmark_source::output_key),
+        source: Some(stream::source::<EventStream>),
+        discover: Some(stream::discover::<EventStream>),
+        output_key: Some(stream::output_key),
+        ..NOTHING
+    },
+    Kind {
+        name: "shop",
+        source: Some(stream::source::<Shop>),
+        discover: Some(stream::discover::<Shop>),
         ..NOTHING
     },
     Kind {

@@ -5,7 +5,6 @@
 //! What a crash has left behind between two steps of a statement is swept on the way.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +22,7 @@ use crate::database::system;
 use crate::database::workers::{Workers, hold_key};
 use crate::database::writer::Writer;
 use crate::database::{Database, objects, retention};
+use crate::engine::durable::lock::lock_directory;
 use crate::engine::{Engine, EngineConfig, InputSpec, SubscribeFrom, Tick};
 use crate::error::{Error, Result, SqlState};
 use crate::memory;
@@ -34,7 +34,7 @@ use crate::world::{self, Clock};
 pub(crate) fn open(config: &Config, clock: Clock) -> Result<Arc<Database>> {
     let dir = &config.data_dir;
     make_private(dir)?;
-    let lock = lock(dir)?;
+    let lock = lock_directory(dir)?;
     memory::keep_to(config.memory_limit, &dir.join("spill"))?;
     let store = Arc::new(Store::open(&dir.join("meta"))?);
     let catalog = load(&store)?;
@@ -134,21 +134,6 @@ fn make_empty(dir: &Path) -> Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
         _ => make_private(dir),
-    }
-}
-
-/// Takes the directory for this process. The operating system gives the lock back however the process ends.
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("LOCK");
-    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
-            SqlState::OBJECT_IN_USE,
-            format!("data directory {} is in use by another server", dir.display()),
-        )
-        .with_hint("Stop the other server, or give this one a data directory of its own.")),
-        Err(std::fs::TryLockError::Error(e)) => Err(e.into()),
     }
 }
 

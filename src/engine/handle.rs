@@ -2,6 +2,7 @@
 //! (but [`Engine::snapshot`], [`Engine::tick`], [`Engine::durable_tick`], [`Engine::progress`] and
 //! [`Receipt::applied`], which never wait).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -140,6 +141,8 @@ impl Engine {
             shared: Arc::clone(&shared),
             circuit: Circuit::default(),
             collections: Default::default(),
+            followed: BTreeSet::new(),
+            windowed: BTreeSet::new(),
             recorders: Vec::new(),
             journal: None,
             recovered,

@@ -12,6 +12,8 @@ use nexmark::EventGenerator;
 use nexmark::config::NexmarkConfig;
 use nexmark::event::{Auction, Bid, Event, Person};
 
+use super::stream::{Events, Stream};
+use crate::connectors::Discovered;
 use crate::error::Result;
 
 /// Event time of event 0: 2015-07-15T00:00:00Z, as in the original benchmark; ms since 1970.
@@ -188,6 +190,29 @@ impl EventStream {
             auction: RecordBatch::try_new(Arc::clone(auction), auctions.finish())?,
             bid: RecordBatch::try_new(Arc::clone(bid), bids.finish())?,
         })
+    }
+}
+
+impl Stream for EventStream {
+    const NAME: &'static str = "NEXMARK";
+
+    fn relations() -> Vec<Discovered> {
+        let relation =
+            |r: Relation| Discovered { upstream: r.name().to_string(), schema: r.schema(), key: Vec::new() };
+        Relation::ALL.map(relation).to_vec()
+    }
+
+    fn new(seed: u32, first: u64) -> Self {
+        EventStream::new(seed, first)
+    }
+
+    fn position(&self) -> u64 {
+        self.events.offset()
+    }
+
+    fn take(&mut self, n: usize) -> Result<Vec<Events>> {
+        let EventBatches { person, auction, bid } = self.take_batches(n)?;
+        Ok([person, auction, bid].map(|rows| Events { rows, deletes: None }).into())
     }
 }
 

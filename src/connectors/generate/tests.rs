@@ -7,7 +7,9 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use parking_lot::Mutex;
 
-use super::{datagen, nexmark_source};
+use super::nexmark::EventStream;
+use super::shop::Shop;
+use super::{datagen, stream};
 use crate::connectors::{
     Envelope, Feed, Source, SourceBatch, SourceContext, SourceDefinition, SourceOutput, Status, StopFlag,
 };
@@ -93,10 +95,10 @@ fn run(
 #[test]
 fn nexmark_fills_its_relations_and_goes_on_from_a_position() {
     let whole = definition("nexmark", &[("events", "20000"), ("seed", "2")]);
-    let discovered = nexmark_source::discover(&whole).unwrap();
+    let discovered = stream::discover::<EventStream>(&whole).unwrap();
     let outputs: Vec<(&str, SchemaRef)> =
         discovered.iter().map(|d| (d.upstream.as_str(), Arc::clone(&d.schema))).collect();
-    let build = |d: &SourceDefinition| nexmark_source::source(d, &outputs[0].1).unwrap();
+    let build = |d: &SourceDefinition| stream::source::<EventStream>(d, &outputs[0].1).unwrap();
     let (rows, position, status) = run(build(&whole), &outputs, None);
     assert_eq!(rows.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [400, 1200, 18_400]);
     assert_eq!((status.get().state, status.get().rows), ("finished", 20_000));
@@ -115,16 +117,45 @@ fn nexmark_keeps_to_its_rate() {
     let slow = definition("nexmark", &[("events", "100"), ("rate", "1000")]);
     let outputs = [("public.bid", super::nexmark::Relation::Bid.schema())];
     let began = std::time::Instant::now();
-    let (rows, _, _) = run(nexmark_source::source(&slow, &outputs[0].1).unwrap(), &outputs, None);
+    let (rows, _, _) = run(stream::source::<EventStream>(&slow, &outputs[0].1).unwrap(), &outputs, None);
     assert_eq!(rows[0].num_rows(), 92);
     assert!(began.elapsed() >= std::time::Duration::from_millis(95));
+}
+
+#[test]
+fn a_shop_goes_on_from_a_position_with_what_would_have_come() {
+    let shop = |events: &str, seed: &str| {
+        let definition = definition("shop", &[("events", events), ("seed", seed)]);
+        let outputs: Vec<(String, SchemaRef)> = stream::discover::<Shop>(&definition)
+            .unwrap()
+            .into_iter()
+            .map(|d| (d.upstream, d.schema))
+            .collect();
+        (stream::source::<Shop>(&definition, &outputs[0].1).unwrap(), outputs)
+    };
+    let all = |events: &str, seed: &str, resume: Option<&[u8]>| {
+        let (source, outputs) = shop(events, seed);
+        let outputs: Vec<(&str, SchemaRef)> =
+            outputs.iter().map(|(name, schema)| (name.as_str(), Arc::clone(schema))).collect();
+        run(source, &outputs, resume)
+    };
+    let (rows, position, status) = all("20000", "7", None);
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [2000, 14_000, 4000]);
+    assert_eq!((position.as_slice(), status.get().rows), (b"20000".as_slice(), 20_000));
+    let (first, position, _) = all("11113", "7", None);
+    let (rest, _, _) = all("20000", "7", Some(&position));
+    for (i, rows) in rows.iter().enumerate() {
+        assert_eq!(&concat_batches(&rows.schema(), [&first[i], &rest[i]]).unwrap(), rows);
+    }
+    let (others, ..) = all("20000", "8", None);
+    assert!(rows.iter().zip(&others).all(|(a, b)| a != b));
 }
 
 #[test]
 fn options_are_checked() {
     let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
     let nexmark = |o: &[(&str, &str)]| {
-        nexmark_source::source(&definition("nexmark", o), &schema).err().unwrap().message
+        stream::source::<EventStream>(&definition("nexmark", o), &schema).err().unwrap().message
     };
     assert_eq!(
         nexmark(&[("events", "x")]),

@@ -5,6 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Checkpoint};
+use super::lock::LOCK;
 use super::record::{FILE_HEADER_BYTES, Kind};
 use super::recover::{CURRENT, RecordReader, parse_current};
 use super::{corrupted, io_error};
@@ -64,7 +65,7 @@ pub fn inspect(dir: &Path, workers: usize) -> Result<Vec<Inspected>> {
         let file = name(&path);
         let last = newest.as_ref() == Some(&path);
         all.push(match file {
-            "LOCK" => continue,
+            LOCK => continue,
             CURRENT => current(path)?,
             _ if file.ends_with(".tmp") => foreign(path),
             _ if file.starts_with("segment-") => records(path, last)?,

@@ -14,6 +14,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod compact;
 pub mod inspect;
 pub(crate) mod journal;
+pub(crate) mod lock;
 pub(crate) mod record;
 pub(crate) mod recover;
 pub(crate) mod sync;

@@ -6,14 +6,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::journal::base_path;
+use super::lock::lock_directory;
 use super::record::{FILE_HEADER_BYTES, Header, Kind, RECORD_HEADER_BYTES, parse_file_header};
 use super::{corrupted, io_error, sync_dir};
 use crate::engine::Tick;
-use crate::error::{Error, Result, SqlState};
+use crate::error::Result;
 
 /// Names the current base: its tick as text, a space, the text's checksum.
 pub(crate) const CURRENT: &str = "CURRENT";
-const LOCK: &str = "LOCK";
 
 /// One file of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Recovered {
     /// 55006 when another process has the directory; XX001 when a file is not as it was written.
     pub(crate) fn open(dir: &Path) -> Result<Recovered> {
         std::fs::create_dir_all(dir).map_err(|e| io_error(dir, "create", e))?;
-        let lock = lock(dir)?;
+        let lock = lock_directory(dir)?;
         let base = current(dir)?;
         let base_tick = base.as_ref().map_or(0, |b| b.tick);
         let mut segments = list(dir, base.as_ref())?;
@@ -235,21 +235,6 @@ fn refuse_damage(path: &Path, at: u64, last: Tick) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Takes the directory for this process.
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(LOCK);
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|e| io_error(&path, "open", e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
-            SqlState::OBJECT_IN_USE,
-            format!("data directory \"{}\" is in use by another server", dir.display()),
-        )),
-        Err(std::fs::TryLockError::Error(e)) => Err(io_error(&path, "lock", e)),
-    }
 }
 
 /// The base that CURRENT names.

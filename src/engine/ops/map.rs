@@ -1,12 +1,16 @@
 //! Filter, then project. Linear: each delta by itself, without state.
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::logical_expr::Operator as Op;
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
+};
 
 use crate::engine::Delta;
 use crate::engine::delta::{batch, nullable};
 use crate::engine::expr::{self, cast_to};
 use crate::engine::plan::spec::{Expr, MapSpec};
-use crate::engine::runtime::operator::{Operator, Output};
+use crate::engine::runtime::operator::{Operator, Output, Wanted};
 use crate::error::Result;
 
 /// The rows for which the predicate is true, projected.
@@ -44,6 +48,54 @@ impl Operator for Map {
         out.deltas.push(Delta { rows, weights: delta.weights });
         Ok(())
     }
+
+    /// Rows with another value are left out, and none of them fails: a row that fails is to be told of.
+    fn wanted(&self, _port: usize) -> Option<Wanted> {
+        let predicate = self.predicate.as_ref()?;
+        if never_fails(predicate) { equality(predicate) } else { None }
+    }
+}
+
+/// What one of the conditions that all must hold says of the value of a column.
+fn equality(condition: &Expr) -> Option<Wanted> {
+    let binary = condition.downcast_ref::<BinaryExpr>()?;
+    let (left, right) = (binary.left(), binary.right());
+    match binary.op() {
+        Op::And => equality(left).or_else(|| equality(right)),
+        Op::Eq => {
+            let (column, literal) = match left.downcast_ref::<Column>() {
+                Some(column) => (column, right.downcast_ref::<Literal>()?),
+                None => (right.downcast_ref::<Column>()?, left.downcast_ref::<Literal>()?),
+            };
+            let value = literal.value().clone();
+            (!value.is_null() && is_known_by_bytes(&value.data_type()))
+                .then(|| Wanted { column: column.index(), value })
+        }
+        _ => None,
+    }
+}
+
+/// Whether two values of the type are equal just when their bytes are.
+fn is_known_by_bytes(data_type: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, Boolean, Date32, Decimal128, Timestamp, Utf8, Utf8View};
+    data_type.is_integer()
+        || matches!(
+            data_type,
+            Utf8 | Utf8View | Binary | BinaryView | Boolean | Date32 | Timestamp(..) | Decimal128(..)
+        )
+}
+
+/// Whether an expression has a value for every row.
+fn never_fails(expr: &Expr) -> bool {
+    let known = expr.downcast_ref::<BinaryExpr>().is_some_and(|e| {
+        matches!(e.op(), Op::And | Op::Or | Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq)
+    }) || expr.is::<Column>()
+        || expr.is::<Literal>()
+        || expr.is::<NotExpr>()
+        || expr.is::<IsNullExpr>()
+        || expr.is::<IsNotNullExpr>()
+        || expr.is::<InListExpr>();
+    known && expr.children().into_iter().all(never_fails)
 }
 
 #[cfg(test)]

@@ -110,8 +110,8 @@ impl Order {
         let mut begins: Vec<bool> = (0..ids.len()).map(|at| at == 0).collect();
         for part in [&self.first, &self.rest].into_iter().filter(|part| !part.exprs.is_empty()) {
             let keys = part.keys(rows, ids)?;
-            for at in 1..ids.len() {
-                begins[at] |= keys.row(at) != keys.row(at - 1);
+            for (at, begins) in begins.iter_mut().enumerate().skip(1) {
+                *begins |= keys.row(at) != keys.row(at - 1);
             }
         }
         Ok(begins)

@@ -43,11 +43,6 @@ impl View {
     pub fn errors(&self) -> Vec<RowError> {
         self.errors.list()
     }
-
-    /// Whether any row cannot be shown.
-    pub fn has_errors(&self) -> bool {
-        !self.errors.is_empty()
-    }
 }
 
 impl Operator for View {
@@ -156,6 +151,6 @@ mod tests {
         view.add_errors(vec![error("b", -1), error("a", 2), error("a", 1)]);
         assert_eq!(view.errors(), vec![error("a", 3), error("b", -1)]);
         view.add_errors(vec![error("a", -3), error("b", 1)]);
-        assert!(!view.has_errors());
+        assert!(view.errors().is_empty());
     }
 }

@@ -203,6 +203,9 @@ impl Pairs {
     }
 }
 
+/// Positions of the rows that pass (`None`: all of them), and their weights (`None`: all 1).
+type Passing = (Option<Vec<u32>>, Option<Vec<i64>>);
+
 impl Residual {
     /// The condition over rows of `both`.
     pub(super) fn new(condition: &Expr, both: &SchemaRef) -> Result<Residual> {
@@ -229,7 +232,7 @@ impl Residual {
         count: usize,
         weights: Option<Vec<i64>>,
         errors: &mut Vec<RowError>,
-    ) -> Result<(Option<Vec<u32>>, Option<Vec<i64>>)> {
+    ) -> Result<Passing> {
         columns.push(Arc::new(UInt32Array::from_iter_values(0..count as u32)));
         let rows = batch(&self.schema, columns, count)?;
         let candidates = Delta { rows, weights: weights.map(Into::into) };

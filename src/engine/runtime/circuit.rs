@@ -6,6 +6,7 @@
 //! joined to the running one by [`Circuit::absorb`]: those of its nodes that do what a running node does to the
 //! same inputs are not needed any more then, and the running one works for both views.
 
+mod readers;
 pub(crate) mod resume;
 mod windows;
 
@@ -18,6 +19,7 @@ use crate::engine::plan::spec::NodeSpec;
 use crate::engine::runtime::operator::{Operator, Output, RowError};
 use crate::engine::{CollectionId, Delta, Tick};
 use crate::error::{Error, Result};
+use readers::Readers;
 use resume::Identity;
 
 /// A node's place in its circuit's slab.
@@ -44,7 +46,7 @@ struct Node {
     /// By port.
     inputs: Vec<Slot>,
     /// Whom its changes go to, and on which port.
-    consumers: Vec<(Slot, usize)>,
+    consumers: Readers,
     /// The collections it works for, in the order in which they came.
     owners: Vec<CollectionId>,
     /// What the operator was made of, where another view may have the same.
@@ -74,7 +76,8 @@ impl Node {
     fn does_the_same(&self, other: &Node) -> bool {
         match (&self.body, &other.body) {
             (Body::Operator(_), Body::Operator(_)) => {
-                other.lowered.as_ref().is_some_and(|lowered| self.is_made_of(lowered))
+                self.does == other.does
+                    && other.lowered.as_ref().is_some_and(|lowered| self.is_made_of(lowered))
             }
             (Body::View(own), Body::View(others)) => own.schema() == others.schema(),
             _ => false,
@@ -125,7 +128,7 @@ impl Circuit {
             rank,
             body,
             inputs,
-            consumers: Vec::new(),
+            consumers: Readers::default(),
             owners,
             lowered: None,
             does: None,
@@ -177,7 +180,7 @@ impl Circuit {
         }
         self.closing.extend(closes_for.map(|view| (slot, view)));
         for (port, input) in inputs.into_iter().enumerate() {
-            self.node_mut(input).consumers.push((slot, port));
+            self.node_mut(input).consumers.all_mut().push((slot, port));
         }
         self.bind(slot);
         slot
@@ -200,7 +203,7 @@ impl Circuit {
     /// Sends what `from` emits to `to`, a tap without an input, which must have been added later.
     pub(crate) fn connect(&mut self, from: Slot, to: Slot) {
         self.node_mut(to).inputs = vec![from];
-        self.node_mut(from).consumers.push((to, 0));
+        self.node_mut(from).consumers.all_mut().push((to, 0));
     }
 
     /// Removes all nodes that work for this collection alone.
@@ -219,7 +222,9 @@ impl Circuit {
         self.closing.retain(|(slot, _)| nodes[slot.0].is_some());
         let gone: Vec<bool> = nodes.iter().map(Option::is_none).collect();
         for node in self.nodes.iter_mut().flatten() {
-            node.consumers.retain(|(to, _)| !gone[to.0]);
+            if node.consumers.all().iter().any(|(to, _)| gone[to.0]) {
+                node.consumers.all_mut().retain(|(to, _)| !gone[to.0]);
+            }
         }
     }
 
@@ -246,7 +251,7 @@ impl Circuit {
                 None => {
                     let rank = self.rank_next;
                     self.rank_next += 1;
-                    self.place(Node { rank, consumers: Vec::new(), ..node })
+                    self.place(Node { rank, consumers: Readers::default(), ..node })
                 }
             };
             moved.insert(old, new);
@@ -256,7 +261,7 @@ impl Circuit {
 
     /// A node over these inputs that is alike.
     fn running(&self, inputs: &[Slot], alike: impl Fn(&Node) -> bool) -> Option<Slot> {
-        let readers = &self.nodes[inputs.first()?.0].as_ref()?.consumers;
+        let readers = self.nodes[inputs.first()?.0].as_ref()?.consumers.all();
         let same = |node: &Node| node.inputs == inputs && !node.dead && !node.alone && alike(node);
         readers.iter().map(|(slot, _)| *slot).find(|slot| self.nodes[slot.0].as_ref().is_some_and(same))
     }
@@ -288,11 +293,11 @@ impl Circuit {
 
     /// Those that a node's changes go to, who get them from `to` from now on. They must be able to take what it emits.
     pub(crate) fn redirect(&mut self, from: Slot, to: Slot) -> Vec<(Slot, usize)> {
-        let readers = std::mem::take(&mut self.node_mut(from).consumers);
+        let readers = std::mem::take(self.node_mut(from).consumers.all_mut());
         for (reader, port) in &readers {
             self.node_mut(*reader).inputs[*port] = to;
         }
-        self.node_mut(to).consumers.extend(&readers);
+        self.node_mut(to).consumers.all_mut().extend(&readers);
         readers
     }
 
@@ -306,20 +311,20 @@ impl Circuit {
         lowered: LoweredNode,
     ) {
         let between = self.add_lowered(owner, operator, lowered, &[from]);
-        let (own, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.node_mut(from).consumers)
+        let (own, others): (Vec<_>, Vec<_>) = std::mem::take(self.node_mut(from).consumers.all_mut())
             .into_iter()
             .partition(|(reader, _)| *reader == between);
-        self.node_mut(from).consumers = own;
+        *self.node_mut(from).consumers.all_mut() = own;
         for (reader, port) in &others {
             self.node_mut(*reader).inputs[*port] = between;
         }
-        self.node_mut(between).consumers = others;
+        *self.node_mut(between).consumers.all_mut() = others;
         self.rank_anew();
     }
 
     /// Whether anything reads a node.
     pub(crate) fn is_read(&self, slot: Slot) -> bool {
-        self.nodes[slot.0].as_ref().is_some_and(|node| !node.consumers.is_empty())
+        self.nodes[slot.0].as_ref().is_some_and(|node| !node.consumers.all().is_empty())
     }
 
     /// What was built for `from` works for `to`.
@@ -346,7 +351,7 @@ impl Circuit {
             self.rank_next += 1;
             let node = self.node_mut(slot);
             node.rank = rank;
-            for (reader, _) in node.consumers.clone() {
+            for (reader, _) in node.consumers.all().to_vec() {
                 lacking[reader.0] -= 1;
                 if lacking[reader.0] == 0 {
                     ready.insert((self.node_mut(reader).rank, reader));
@@ -418,7 +423,7 @@ impl Circuit {
             if let Body::Tap { after } = node.body {
                 // A view over nothing may have rows at tick 0 already: 0 leaves none out.
                 if tick > after || after == 0 {
-                    stack.extend(node.consumers.iter().map(|(to, port)| (*to, *port, delta.clone())));
+                    self.hand_on(slot, delta, &mut stack);
                 }
                 continue;
             }
@@ -540,8 +545,21 @@ impl Circuit {
             }
         }
         for delta in out.deltas {
-            stack.extend(node.consumers.iter().map(|(to, port)| (*to, *port, delta.clone())));
+            self.hand_on(slot, delta, stack);
         }
+    }
+
+    /// Gives a node's change to those of its readers that it may concern.
+    fn hand_on(&mut self, slot: Slot, delta: Delta, stack: &mut Vec<(Slot, usize, Delta)>) {
+        if self.nodes[slot.0].as_ref().is_some_and(|node| node.consumers.want_routes()) {
+            let mut readers = std::mem::take(&mut self.node_mut(slot).consumers);
+            readers.route(|(reader, port)| match &self.nodes[reader.0].as_ref()?.body {
+                Body::Operator(operator) => operator.wanted(port),
+                Body::Tap { .. } | Body::View(_) => None,
+            });
+            self.node_mut(slot).consumers = readers;
+        }
+        self.node_mut(slot).consumers.hand_on(delta, stack);
     }
 
     /// Stops the views of a node, and all that read them, from taking part any more.
@@ -557,7 +575,7 @@ impl Circuit {
                 if node.owners.iter().all(|o| failed.contains(o)) {
                     node.dead = true;
                     node.forget();
-                    readers.extend(node.consumers.iter().map(|(to, _)| *to));
+                    readers.extend(node.consumers.all().iter().map(|(to, _)| *to));
                 }
             }
             for reader in readers {
@@ -593,150 +611,4 @@ pub(crate) fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{AsArray, Int64Array, RecordBatch};
-    use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-
-    use super::*;
-    use crate::error::SqlState;
-
-    fn schema() -> SchemaRef {
-        Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, true)]))
-    }
-
-    fn delta(values: &[i64]) -> Delta {
-        let column = Arc::new(Int64Array::from(values.to_vec()));
-        Delta::insert(RecordBatch::try_new(schema(), vec![column]).unwrap())
-    }
-
-    /// Hands on; does as it is told by a value.
-    struct Told;
-
-    impl Operator for Told {
-        fn push(&mut self, _port: usize, delta: Delta, out: &mut Output) -> Result<()> {
-            let values = delta.rows.column(0).as_primitive::<Int64Type>();
-            for value in values.values() {
-                match value {
-                    13 => return Err(Error::new(SqlState::OUT_OF_MEMORY, "thirteen")),
-                    14 => panic!("fourteen"),
-                    _ => {}
-                }
-            }
-            out.deltas.push(delta);
-            Ok(())
-        }
-    }
-
-    /// Adds up all it is given and tells in `finish`, once.
-    #[derive(Default)]
-    struct Sum(i64, bool);
-
-    impl Operator for Sum {
-        fn push(&mut self, _port: usize, delta: Delta, _out: &mut Output) -> Result<()> {
-            assert!(!self.1, "a push after the finish of the same tick");
-            self.0 += delta.rows.column(0).as_primitive::<Int64Type>().values().iter().sum::<i64>();
-            Ok(())
-        }
-
-        fn finish(&mut self, out: &mut Output) -> Result<()> {
-            assert!(!std::mem::replace(&mut self.1, true), "two finishes in a tick");
-            out.deltas.push(delta(&[self.0]));
-            Ok(())
-        }
-
-        fn commit(&mut self) -> Result<()> {
-            *self = Sum::default();
-            Ok(())
-        }
-    }
-
-    const INPUT: CollectionId = CollectionId(1);
-
-    /// An input and a view over `input`, by the given operators one after the other.
-    fn view(circuit: &mut Circuit, id: u64, input: Slot, operators: Vec<Box<dyn Operator>>) -> Slot {
-        let owner = CollectionId(id);
-        let last = operators
-            .into_iter()
-            .fold(input, |before, operator| circuit.add(owner, Body::Operator(operator), &[before]));
-        circuit.add(owner, Body::View(Box::new(View::new(&schema()))), &[last])
-    }
-
-    fn pass(circuit: &mut Circuit, tick: Tick, input: Slot, deltas: &[&[i64]]) -> Outcome {
-        circuit.begin(tick);
-        for values in deltas {
-            circuit.push(input, 0, delta(values));
-        }
-        circuit.finish();
-        circuit.commit()
-    }
-
-    fn values(outcome: &Outcome, id: u64) -> Vec<i64> {
-        let mut values: Vec<i64> = outcome
-            .changes
-            .get(&CollectionId(id))
-            .into_iter()
-            .flatten()
-            .flat_map(|d| d.rows.column(0).as_primitive::<Int64Type>().values().to_vec())
-            .collect();
-        values.sort_unstable();
-        values
-    }
-
-    #[test]
-    fn every_input_of_a_node_is_through_before_it_finishes() {
-        let mut circuit = Circuit::default();
-        let input = circuit.add(INPUT, Body::Tap { after: 0 }, &[]);
-        // Short way and long way meet in the last node.
-        let owner = CollectionId(2);
-        let long = circuit.add(owner, Body::Operator(Box::<Sum>::default()), &[input]);
-        let longer = circuit.add(owner, Body::Operator(Box::<Sum>::default()), &[long]);
-        let both = circuit.add(owner, Body::Operator(Box::<Sum>::default()), &[input, longer]);
-        circuit.add(owner, Body::View(Box::new(View::new(&schema()))), &[both]);
-        assert_eq!(values(&pass(&mut circuit, 1, input, &[&[1, 2], &[3]]), 2), [12]);
-        assert_eq!(values(&pass(&mut circuit, 2, input, &[&[5]]), 2), [10]);
-        assert!(pass(&mut circuit, 3, input, &[]).changes.is_empty());
-    }
-
-    #[test]
-    fn what_fails_stops_its_view_and_those_that_read_it() {
-        for (poison, state) in [(13, SqlState::OUT_OF_MEMORY), (14, SqlState::INTERNAL_ERROR)] {
-            let mut circuit = Circuit::default();
-            let input = circuit.add(INPUT, Body::Tap { after: 0 }, &[]);
-            let broken = view(&mut circuit, 2, input, vec![Box::new(Told)]);
-            view(&mut circuit, 3, broken, vec![Box::<Sum>::default()]);
-            view(&mut circuit, 4, input, vec![Box::<Sum>::default()]);
-            assert_eq!(values(&pass(&mut circuit, 1, input, &[&[1]]), 3), [1]);
-            let outcome = pass(&mut circuit, 2, input, &[&[2], &[poison]]);
-            let mut failed: Vec<(u64, SqlState)> =
-                outcome.failed.iter().map(|(id, e)| (id.0, e.sqlstate)).collect();
-            failed.sort_unstable_by_key(|f| f.0);
-            assert_eq!(failed, [(2, state), (3, state)]);
-            assert_eq!(values(&outcome, 4), [2 + poison]);
-            assert!(values(&outcome, 2).is_empty() && values(&outcome, 3).is_empty());
-            let outcome = pass(&mut circuit, 3, input, &[&[4]]);
-            assert!(outcome.failed.is_empty());
-            assert_eq!(values(&outcome, 4), [4]);
-            assert_eq!(outcome.changes.len(), 1);
-        }
-    }
-
-    #[test]
-    fn nodes_move_and_go() {
-        let mut circuit = Circuit::default();
-        let input = circuit.add(INPUT, Body::Tap { after: 0 }, &[]);
-        view(&mut circuit, 2, input, vec![Box::new(Told)]);
-        let mut other = Circuit::default();
-        let tap = other.add(CollectionId(3), Body::Tap { after: 5 }, &[]);
-        view(&mut other, 3, tap, vec![Box::new(Told), Box::<Sum>::default()]);
-        circuit.remove(CollectionId(2));
-        let moved = circuit.absorb(other, HashMap::new());
-        circuit.connect(input, moved[&tap]);
-        assert!(pass(&mut circuit, 5, input, &[&[1]]).changes.is_empty());
-        assert_eq!(values(&pass(&mut circuit, 6, input, &[&[1, 2]]), 3), [3]);
-        circuit.remove(CollectionId(3));
-        assert!(pass(&mut circuit, 7, input, &[&[1]]).changes.is_empty());
-        assert_eq!(circuit.state().keys().collect::<Vec<_>>(), [&INPUT]);
-    }
-}
+mod tests;

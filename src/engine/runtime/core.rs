@@ -72,7 +72,10 @@ pub(crate) struct Collection {
     pub(crate) kind: Kind,
     pub(crate) publishers: Vec<Publisher>,
     pub(crate) failed: Option<Error>,
+    /// Rows that came in: of a view, before its inputs had given `read_before`; see [`Core::rows_in`].
     pub(crate) rows_in: u64,
+    /// Rows that the collections it reads had given by then.
+    pub(crate) read_before: u64,
     pub(crate) rows_out: u64,
     pub(crate) last_tick: Tick,
 }
@@ -146,6 +149,10 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) circuit: Circuit,
     pub(crate) collections: BTreeMap<CollectionId, Collection>,
+    /// Those that somebody may follow.
+    pub(crate) followed: BTreeSet<CollectionId>,
+    /// Views that give their windows when they close.
+    pub(crate) windowed: BTreeSet<CollectionId>,
     pub(crate) recorders: Vec<Arc<Recorder>>,
     pub(crate) journal: Option<Journal>,
     /// What is to be replayed; `None` once it was, and without a directory.
@@ -265,6 +272,7 @@ impl Core {
             publishers: Vec::new(),
             failed: None,
             rows_in: 0,
+            read_before: 0,
             rows_out: 0,
             last_tick: 0,
         };
@@ -346,6 +354,10 @@ impl Core {
         let passing = passing.into_iter().map(|(_, tap)| moved[&tap]).collect();
         let windows = closing_of(&spec.plan).map(|closing| Box::new(Windows::new(closing.watermarks)));
         let closes = windows.is_some();
+        if closes {
+            self.windowed.insert(id);
+        }
+        let read_before = self.rows_given(&reads);
         let collection = Collection {
             name,
             key: Vec::new(),
@@ -353,6 +365,7 @@ impl Core {
             publishers: Vec::new(),
             failed: None,
             rows_in: 0,
+            read_before,
             rows_out: 0,
             last_tick: 0,
         };
@@ -395,6 +408,7 @@ impl Core {
         for id in dropped {
             self.circuit.remove(id);
             snapshot.remove(id);
+            self.windowed.remove(&id);
             if let Some(collection) = self.collections.remove(&id) {
                 let message = format!("\"{}\" was dropped", collection.name);
                 for publisher in &collection.publishers {
@@ -450,6 +464,7 @@ impl Core {
             publisher.begin_with(super::net(rows.unwrap_or_default())?);
         }
         collection.publishers.push(publisher);
+        self.followed.insert(id);
         Ok(subscription)
     }
 
@@ -458,14 +473,13 @@ impl Core {
         let mut snapshot = EngineSnapshot::clone(&self.shared.snapshot.load());
         snapshot.tick = self.tick;
         snapshot.now = self.now;
-        let any_errors = self.collections.keys().any(|id| self.has_own_errors(*id));
         for id in changed {
             let Some(collection) = self.collections.get(&id) else { continue };
             let rows = match &collection.kind {
                 Kind::Input { input, .. } => input.snapshot()?,
                 Kind::View { root, .. } => self.view(*root)?.snapshot(),
             };
-            let errors = if any_errors { self.errors(id) } else { Vec::new() };
+            let errors = self.errors(id);
             // A view that was replaced may have other columns.
             let before = snapshot.collection(id).filter(|before| before.schema() == rows.schema());
             let indexes = before.map_or_else(
@@ -495,11 +509,14 @@ impl Core {
         self.circuit.view(root).ok_or_else(|| Error::internal("a view without the node that keeps its rows"))
     }
 
-    fn has_own_errors(&self, id: CollectionId) -> bool {
-        match self.collections.get(&id).map(|c| &c.kind) {
-            Some(Kind::View { root, .. }) => self.circuit.view(*root).is_some_and(View::has_errors),
-            _ => false,
-        }
+    /// Rows that these collections have given so far.
+    pub(super) fn rows_given(&self, collections: &[CollectionId]) -> u64 {
+        collections.iter().filter_map(|id| self.collections.get(id)).map(|c| c.rows_out).sum()
+    }
+
+    /// Rows that came into a collection so far. What a view reads counts what it gives; no tick counts for all who read.
+    pub(super) fn rows_in(&self, collection: &Collection) -> u64 {
+        collection.rows_in + self.rows_given(collection.reads()).saturating_sub(collection.read_before)
     }
 
     /// The errors of a view and of all views it reads: the rows that are lacking in it.
@@ -554,7 +571,7 @@ impl Core {
                 id: *id,
                 name: collection.name.clone(),
                 view,
-                rows_in: collection.rows_in,
+                rows_in: self.rows_in(collection),
                 rows_out: collection.rows_out,
                 state_rows,
                 state_bytes,

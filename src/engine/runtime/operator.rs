@@ -1,5 +1,7 @@
 //! The protocol every operator follows: two data calls a tick, then a fold.
 
+use datafusion::common::ScalarValue;
+
 use crate::engine::state::{Arranged, Restored, Saved};
 use crate::engine::{CollectionId, Delta};
 use crate::error::{Error, Result};
@@ -22,6 +24,15 @@ pub struct Output {
     pub errors: Vec<RowError>,
 }
 
+/// Rows of which an operator takes no others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// By which column of its input they are known.
+    pub column: usize,
+    /// What is in it; not NULL.
+    pub value: ScalarValue,
+}
+
 /// A node of the circuit. Runs on one thread at a time.
 ///
 /// In each tick in which any input changed, and only then: `push` zero or more times for each port, in any order;
@@ -33,6 +44,12 @@ pub struct Output {
 pub trait Operator: Send {
     /// A change of input `port`. Linear operators emit here; others keep it until `finish`.
     fn push(&mut self, port: usize, delta: Delta, out: &mut Output) -> Result<()>;
+
+    /// Of input `port`, the only rows that make a difference to it: others need not be pushed.
+    fn wanted(&self, port: usize) -> Option<Wanted> {
+        let _ = port;
+        None
+    }
 
     /// Every input of this tick was pushed. Operators that need the whole tick emit here.
     fn finish(&mut self, out: &mut Output) -> Result<()> {

@@ -155,7 +155,10 @@ impl Core {
         self.circuit.remove(id);
         self.circuit.hand_over(building, id);
         self.circuit.rank_anew();
+        let rows_in = self.collections.get(&id).map_or(0, |c| self.rows_in(c));
+        let read_before = self.rows_given(&reads);
         if let Some(collection) = self.collections.get_mut(&id) {
+            (collection.rows_in, collection.read_before) = (rows_in, read_before);
             collection.kind = Kind::View {
                 plan: std::sync::Arc::new(spec.plan),
                 reads,

@@ -303,25 +303,25 @@ impl Core {
                 recorder.record(tick, self.now, *id, changes.get(id).map_or(&[][..], Vec::as_slice));
             }
         }
-        for (id, collection) in &mut self.collections {
-            let rows = |id: &CollectionId| {
-                changes.get(id).map_or(0, |deltas| deltas.iter().map(|d| d.num_rows() as u64).sum())
-            };
-            collection.rows_in += collection.reads().iter().map(rows).sum::<u64>();
-            collection.rows_out += rows(id);
-            let deltas = changes.get(id);
-            if deltas.is_some() {
-                collection.last_tick = tick;
-            }
-            collection.publishers.retain(|p| p.is_read());
-            if !collection.publishers.iter().any(|p| p.wants(tick)) {
-                continue;
-            }
-            match deltas.map_or(Ok(None), |deltas| net(deltas.clone())) {
-                Ok(delta) => collection.publishers.iter().for_each(|p| p.publish(tick, delta.as_ref(), stop)),
-                Err(error) => collection.publishers.drain(..).for_each(|p| p.end(error.clone())),
-            }
+        for (id, deltas) in changes {
+            let Some(collection) = self.collections.get_mut(id) else { continue };
+            collection.rows_out += deltas.iter().map(|d| d.num_rows() as u64).sum::<u64>();
+            collection.last_tick = tick;
         }
+        let collections = &mut self.collections;
+        self.followed.retain(|id| {
+            let Some(collection) = collections.get_mut(id) else { return false };
+            collection.publishers.retain(|p| p.is_read());
+            if collection.publishers.iter().any(|p| p.wants(tick)) {
+                match changes.get(id).map_or(Ok(None), |deltas| net(deltas.clone())) {
+                    Ok(delta) => {
+                        collection.publishers.iter().for_each(|p| p.publish(tick, delta.as_ref(), stop));
+                    }
+                    Err(error) => collection.publishers.drain(..).for_each(|p| p.end(error.clone())),
+                }
+            }
+            !collection.publishers.is_empty()
+        });
     }
 }
 

@@ -122,7 +122,7 @@ impl Core {
     }
 
     fn windows(&self) -> impl Iterator<Item = (CollectionId, &Windows)> {
-        self.collections.iter().filter_map(|(id, collection)| Some((*id, collection.windows()?)))
+        self.windowed.iter().filter_map(|id| Some((*id, self.collections.get(id)?.windows()?)))
     }
 
     /// The watermark of a view's inputs: the least one, if each has one.
@@ -142,8 +142,10 @@ impl Core {
 
     /// Tells the nodes of views what is closed before this pass and what closes in it.
     pub(super) fn close_windows(&mut self) {
-        for (id, collection) in &mut self.collections {
-            let Some(windows) = collection.windows_mut() else { continue };
+        for id in &self.windowed {
+            let Some(windows) = self.collections.get_mut(id).and_then(Collection::windows_mut) else {
+                continue;
+            };
             let Some(before) = windows.watermark else { continue };
             let after =
                 Self::least(&self.watermarks, &windows.inputs).map_or(before, |least| least.max(before));
@@ -159,8 +161,9 @@ impl Core {
         changes: &HashMap<CollectionId, Vec<Delta>>,
     ) -> Vec<CollectionId> {
         let mut closing = Vec::new();
-        for (id, collection) in &mut self.collections {
-            let Some(windows) = collection.windows_mut().filter(|w| w.watermark.is_some()) else { continue };
+        for id in &self.windowed {
+            let windows = self.collections.get_mut(id).and_then(Collection::windows_mut);
+            let Some(windows) = windows.filter(|w| w.watermark.is_some()) else { continue };
             windows.closed.given = changes.get(id).cloned().unwrap_or_default();
             windows.closed.late_rows = self.circuit.late_rows(*id);
             closing.push(*id);
@@ -193,8 +196,9 @@ impl Core {
 
     /// The nodes have taken up what they knew at this tick: so have the views that close windows.
     pub(super) fn closed_as_restored(&mut self) {
-        for (id, collection) in &mut self.collections {
-            let Some(windows) = collection.windows_mut().filter(|w| w.watermark.is_some()) else { continue };
+        for id in &self.windowed {
+            let windows = self.collections.get_mut(id).and_then(Collection::windows_mut);
+            let Some(windows) = windows.filter(|w| w.watermark.is_some()) else { continue };
             let Some(watermark) = Self::least(&self.watermarks, &windows.inputs) else { continue };
             let late_rows = self.circuit.late_rows(*id);
             windows.watermark = Some(watermark);

@@ -22,13 +22,17 @@ pub struct EngineSnapshot {
     /// The tick's time, in microseconds since 1970.
     pub now: i64,
     clock: Clock,
-    collections: HashMap<CollectionId, Arc<CollectionSnapshot>>,
+    /// By identity modulo their number: a tick copies those parts alone in which something has changed.
+    parts: [Part; PARTS],
 }
+
+const PARTS: usize = 64;
+type Part = Arc<HashMap<CollectionId, Arc<CollectionSnapshot>>>;
 
 impl EngineSnapshot {
     /// The empty database, before any tick.
     pub(crate) fn begin(clock: Clock) -> EngineSnapshot {
-        EngineSnapshot { tick: 0, now: i64::MIN, clock, collections: HashMap::new() }
+        EngineSnapshot { tick: 0, now: i64::MIN, clock, parts: std::array::from_fn(|_| Part::default()) }
     }
 
     /// What time it is for a read: never before the tick.
@@ -38,22 +42,26 @@ impl EngineSnapshot {
 
     /// A collection as of this tick; `None` when there is none of that identity.
     pub fn collection(&self, id: CollectionId) -> Option<Arc<CollectionSnapshot>> {
-        self.collections.get(&id).cloned()
+        self.parts[place(id)].get(&id).cloned()
     }
 
     /// All views.
     pub fn views(&self) -> Vec<CollectionId> {
-        let views = self.collections.iter().filter(|(_, c)| c.plan.is_some());
+        let views = self.parts.iter().flat_map(|part| part.iter()).filter(|(_, c)| c.plan.is_some());
         views.map(|(id, _)| *id).collect()
     }
 
     pub(crate) fn put(&mut self, id: CollectionId, collection: Arc<CollectionSnapshot>) {
-        self.collections.insert(id, collection);
+        Arc::make_mut(&mut self.parts[place(id)]).insert(id, collection);
     }
 
     pub(crate) fn remove(&mut self, id: CollectionId) {
-        self.collections.remove(&id);
+        Arc::make_mut(&mut self.parts[place(id)]).remove(&id);
     }
+}
+
+fn place(id: CollectionId) -> usize {
+    (id.0 % PARTS as u64) as usize
 }
 
 /// What a view that gives windows when they close has given last.

@@ -11,8 +11,8 @@ use crate::names::{Name, quote_literal};
 use crate::sql::ast::{CreateConnection, CreateSink, CreateSource, Statement};
 
 /// What sources can be from.
-const SOURCES: [&str; 10] =
-    ["kafka", "postgres", "mysql", "files", "lines", "http", "mqtt", "webhook", "nexmark", "datagen"];
+const SOURCES: [&str; 11] =
+    ["kafka", "postgres", "mysql", "files", "lines", "http", "mqtt", "webhook", "nexmark", "shop", "datagen"];
 
 impl StatementParser<'_> {
     /// Behind CREATE CONNECTION.
@@ -165,7 +165,7 @@ impl StatementParser<'_> {
             "load" if self.peek_word_at(1).as_deref() == Some("generator") => {
                 return Err(Error::unsupported("LOAD GENERATOR")
                     .at(position)
-                    .with_hint("Use NEXMARK or DATAGEN."));
+                    .with_hint("Use NEXMARK, SHOP or DATAGEN."));
             }
             other => other,
         };

@@ -143,7 +143,8 @@ impl Circuit {
         by_rank.sort_by_key(|slot| std::cmp::Reverse(node(slot).map(|n| n.rank)));
         for slot in by_rank {
             let readable = |n: &Node| {
-                matches!(n.body, Body::View(_)) || n.consumers.iter().all(|(to, _)| settled.contains(to))
+                matches!(n.body, Body::View(_))
+                    || n.consumers.all().iter().all(|(to, _)| settled.contains(to))
             };
             if !node(&slot).is_some_and(readable) {
                 settled.remove(&slot);
@@ -196,12 +197,12 @@ impl Circuit {
     /// Whether anybody who is filled reads the node.
     pub(crate) fn fills_readers(&self, slot: Slot) -> bool {
         let node = self.nodes[slot.0].as_ref();
-        node.is_some_and(|node| node.consumers.iter().any(|(to, _)| !self.settled.contains(to)))
+        node.is_some_and(|node| node.consumers.all().iter().any(|(to, _)| !self.settled.contains(to)))
     }
 
     /// Gives rows of a collection to those that read its node.
     pub(crate) fn push_to_readers(&mut self, slot: Slot, delta: &Delta) {
-        let readers = self.nodes[slot.0].as_ref().map_or(Vec::new(), |node| node.consumers.clone());
+        let readers = self.nodes[slot.0].as_ref().map_or(Vec::new(), |node| node.consumers.all().to_vec());
         for (to, port) in readers {
             self.push(to, port, delta.clone());
         }
