@@ -84,7 +84,7 @@ impl Routes {
     fn new(all: &[Reader], wanted: impl Fn(Reader) -> Option<Wanted>) -> Routes {
         let mut routes = Routes { columns: Vec::new(), rest: Vec::new() };
         for reader in all {
-            if !wanted(*reader).is_some_and(|wanted| routes.add(*reader, wanted).is_ok()) {
+            if wanted(*reader).is_none_or(|wanted| routes.add(*reader, wanted).is_err()) {
                 routes.rest.push(*reader);
             }
         }
