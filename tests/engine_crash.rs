@@ -162,6 +162,8 @@ fn killed_while_it_compacts() {
 #[test]
 fn killed_while_it_writes_a_checkpoint() {
     let points = [
+        "checkpoint.tiles",
+        "checkpoint.tiles:3",
         "checkpoint.written",
         "checkpoint.renamed",
         "checkpoint.renamed:3",

@@ -71,6 +71,7 @@ pub fn inspect(dir: &Path, workers: usize) -> Result<Vec<Inspected>> {
             _ if file.starts_with("segment-") => records(path, last)?,
             _ if file.starts_with("base-") => records(path, false)?,
             _ if file.starts_with("checkpoint-") => states(path, workers)?,
+            _ if file.starts_with("state-") => tiles(path)?,
             _ => foreign(path),
         });
     }
@@ -133,6 +134,11 @@ fn states(path: PathBuf, workers: usize) -> Result<Inspected> {
     };
     let condition = checkpoint.condition()?;
     Ok(Inspected { path, condition, tick: checkpoint.tick, harmless: true })
+}
+
+fn tiles(path: PathBuf) -> Result<Inspected> {
+    let condition = checkpoint::condition_of_tiles(&path)?;
+    Ok(Inspected { path, condition, tick: 0, harmless: true })
 }
 
 /// The error of the first file without which a start is refused.

@@ -10,7 +10,9 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::engine::Delta;
 use crate::engine::delta::batch;
+use crate::engine::ipc;
 use crate::engine::runtime::operator::{Operator, Output};
+use crate::engine::state::saved::Place;
 use crate::engine::state::{Restored, Saved};
 
 /// A small generator of random numbers (SplitMix64), the same for the same seed everywhere.
@@ -187,13 +189,20 @@ pub(crate) fn saved_and_restored(
     op: &dyn Operator,
     new: impl Fn() -> Box<dyn Operator>,
 ) -> Box<dyn Operator> {
-    let (mut state, mut bytes) = (Saved::default(), Vec::new());
+    let (mut state, mut bytes, mut tiles) = (Saved::default(), Vec::new(), Vec::new());
     op.save(&mut state).unwrap();
-    state.encode(&mut bytes).unwrap();
+    let write = |tile: &Arc<RecordBatch>| {
+        let mut rows = Vec::new();
+        ipc::write(&mut rows, tile.schema_ref(), std::iter::once(tile.as_ref()))?;
+        tiles.push(rows);
+        Ok(Place { file: 1, offset: tiles.len() as u64 - 1 })
+    };
+    state.encode(&mut bytes, write).unwrap();
     let mut other = new();
     other.finish(&mut Output::default()).unwrap();
     other.commit().unwrap();
-    let mut state = Restored::decode(&bytes).unwrap();
+    let read = |place: Place| Ok(Arc::new(ipc::read(&tiles[place.offset as usize])?.1.remove(0)));
+    let mut state = Restored::decode(&bytes, read).unwrap();
     other.restore(&mut state).unwrap();
     assert!(state.is_empty(), "all pieces were taken up");
     assert_eq!(other.state_rows(), op.state_rows());

@@ -7,7 +7,7 @@ use super::circuit::resume::NodeState;
 use super::core::{Core, Kind};
 use super::replay::Step;
 use crate::engine::delta::CHUNK_ROWS;
-use crate::engine::durable::checkpoint::Checkpoint;
+use crate::engine::durable::checkpoint::{Checkpoint, Known};
 use crate::engine::durable::recover::Recovered;
 use crate::engine::state::Restored;
 use crate::engine::{CheckpointStats, Delta, Tick};
@@ -49,21 +49,23 @@ impl Core {
         for checkpoint in fitting {
             let started = world::instant();
             match self.take_up(&checkpoint) {
-                Ok(Some(settled)) => {
+                Ok((Some(settled), known, bytes)) => {
                     let took = world::instant().duration_since(started);
-                    self.checkpointer.start(CheckpointStats {
+                    let restored = CheckpointStats {
                         tick: checkpoint.tick,
                         restored: true,
                         at_micros: world::now_micros(),
                         nodes: settled.len(),
-                        bytes: checkpoint.bytes(),
+                        bytes,
+                        bytes_written: 0,
                         paused: took,
                         took,
                         error: None,
-                    });
+                    };
+                    self.checkpointer.start(restored, known);
                     return Ok(Some(Resumed { tick: checkpoint.tick, now: checkpoint.now, settled }));
                 }
-                Ok(None) => {}
+                Ok((None, ..)) => {}
                 Err(error) => tracing::warn!(%error, "the checkpoint is left out"),
             }
         }
@@ -73,16 +75,18 @@ impl Core {
         Ok(None)
     }
 
-    /// `None` when a view that cannot be filled from rows is not in the checkpoint.
-    fn take_up(&mut self, checkpoint: &Checkpoint) -> Result<Option<BTreeSet<Slot>>> {
-        let settled = self.circuit.take_up(checkpoint.states()?, &self.shared.workers)?;
+    /// The nodes that have taken up their state, with where its tiles are and how many bytes there were; no nodes when a
+    /// view that cannot be filled from rows is not in the checkpoint.
+    fn take_up(&mut self, checkpoint: &Checkpoint) -> Result<(Option<BTreeSet<Slot>>, Known, u64)> {
+        let workers = &self.shared.workers;
+        let (settled, known, bytes) = checkpoint.states(|states| self.circuit.take_up(states, workers))?;
         let whole = self.collections.iter().all(|(id, collection)| match &collection.kind {
             Kind::View { passing, windows, .. } => {
                 passing.is_empty() && windows.is_none() || self.circuit.has_settled(*id, &settled)
             }
             Kind::Input { .. } => true,
         });
-        Ok(whole.then_some(settled))
+        Ok((whole.then_some(settled), known, bytes))
     }
 
     /// The journal was read up to the checkpoint's tick: from here on everything goes through the circuit.

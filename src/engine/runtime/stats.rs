@@ -58,8 +58,10 @@ pub struct CheckpointStats {
     pub at_micros: i64,
     /// Nodes whose state it has, or whose state was taken up.
     pub nodes: usize,
-    /// Bytes of the file.
+    /// Bytes of what it consists of.
     pub bytes: u64,
+    /// Bytes of it that were written anew; the others were in files of checkpoints before it.
+    pub bytes_written: u64,
     /// How long no tick could run.
     pub paused: Duration,
     /// How long it took in all.

@@ -45,7 +45,17 @@ impl RowStore {
     /// A store of the rows of these tiles, numbered in their order.
     pub fn of(schema: &SchemaRef, tiles: &[Arc<RecordBatch>]) -> Result<RowStore> {
         let mut store = RowStore::new(schema);
-        tiles.iter().try_for_each(|tile| store.append(tile))?;
+        for tile in tiles {
+            let whole = tile.num_rows() == TILE_ROWS && store.rows == store.sealed * TILE_ROWS;
+            if whole && tile.schema_ref() == schema {
+                // As it is, so that a checkpoint knows it again.
+                store.push(Arc::clone(tile));
+                store.rows += TILE_ROWS;
+                store.sealed += 1;
+            } else {
+                store.append(tile)?;
+            }
+        }
         Ok(store)
     }
 
@@ -102,7 +112,7 @@ impl RowStore {
         let mut len = rows.num_rows();
         let tile = if len < SMALL_ROWS / 8 { with_schema(rows, &self.schema)? } else { self.owned(rows)? };
         self.tail.push(self.rows as u32);
-        self.push(tile);
+        self.push(Arc::new(tile));
         self.rows += len;
         let mut merge = 1;
         if self.rows - self.sealed * TILE_ROWS == TILE_ROWS {
@@ -124,12 +134,12 @@ impl RowStore {
         Ok(())
     }
 
-    fn push(&mut self, tile: RecordBatch) {
+    fn push(&mut self, tile: Arc<RecordBatch>) {
         for (column, array) in self.columns.iter_mut().zip(tile.columns()) {
             column.push(array);
         }
         self.bytes += tile.get_array_memory_size();
-        self.tiles.push(Arc::new(tile));
+        self.tiles.push(tile);
     }
 
     /// Makes one tile of the last `count`.
@@ -150,7 +160,7 @@ impl RowStore {
         self.tiles.truncate(first);
         self.columns.iter_mut().for_each(|c| c.truncate(first));
         self.tail.truncate(self.tail.len() - count + 1);
-        self.push(merged);
+        self.push(Arc::new(merged));
         Ok(())
     }
 

@@ -18,6 +18,17 @@ const ROWS: u8 = 1;
 /// A piece's first byte, where it is numbers.
 const PLAIN: u8 = 2;
 
+/// Where a tile of rows is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The number of the file.
+    pub file: u64,
+    /// The byte at which it begins there.
+    pub offset: u64,
+}
+
+const PLACE_BYTES: usize = 16;
+
 enum Piece {
     /// Rows of the same columns, in tiles.
     Rows(SchemaRef, Vec<Arc<RecordBatch>>),
@@ -88,16 +99,41 @@ impl Saved {
         Ok(())
     }
 
-    /// Appends the pieces as bytes: for each its kind, its length, itself.
-    pub fn encode(&self, buffer: &mut Vec<u8>) -> Result<()> {
+    /// All tiles of rows.
+    pub fn tiles(&self) -> impl Iterator<Item = &Arc<RecordBatch>> {
+        let tiles = |piece| match piece {
+            &Piece::Rows(_, ref tiles) => &tiles[..],
+            &(Piece::Weights(_) | Piece::Plain(_)) => &[],
+        };
+        self.pieces.iter().flat_map(tiles)
+    }
+
+    /// Appends the pieces as bytes: for each its kind, its length, itself. Of rows, only where `place` has written each
+    /// tile down.
+    pub fn encode(
+        &self,
+        buffer: &mut Vec<u8>,
+        mut place: impl FnMut(&Arc<RecordBatch>) -> Result<Place>,
+    ) -> Result<()> {
         for piece in &self.pieces {
             buffer.push(if matches!(piece, Piece::Rows(..)) { ROWS } else { PLAIN });
             let at = buffer.len();
             buffer.extend_from_slice(&[0; 8]);
             match piece {
-                Piece::Rows(schema, tiles) => ipc::write(buffer, schema, tiles.iter().map(AsRef::as_ref))?,
+                Piece::Rows(schema, tiles) => {
+                    buffer.extend_from_slice(&(tiles.len() as u64).to_le_bytes());
+                    for tile in tiles {
+                        let Place { file, offset } = place(tile)?;
+                        buffer.extend_from_slice(&file.to_le_bytes());
+                        buffer.extend_from_slice(&offset.to_le_bytes());
+                    }
+                    ipc::write(buffer, schema, std::iter::empty())?;
+                }
                 Piece::Weights(weights) => {
-                    for weight in weights.exceptional().into_iter().flatten() {
+                    // Most rows are there once: only the others are told of, with their numbers.
+                    let all = weights.exceptional().into_iter().flatten();
+                    for (id, weight) in (0i64..).zip(all).filter(|(_, weight)| *weight != 1) {
+                        buffer.extend_from_slice(&id.to_ne_bytes());
                         buffer.extend_from_slice(&weight.to_ne_bytes());
                     }
                 }
@@ -111,8 +147,11 @@ impl Saved {
 }
 
 impl Restored {
-    /// The pieces that these bytes are.
-    pub fn decode(mut bytes: &[u8]) -> Result<Restored> {
+    /// The pieces that these bytes are; `tile` reads what is written down in a place.
+    pub fn decode(
+        mut bytes: &[u8],
+        mut tile: impl FnMut(Place) -> Result<Arc<RecordBatch>>,
+    ) -> Result<Restored> {
         let mut pieces = Vec::new();
         while let Some((kind, rest)) = bytes.split_first() {
             let (len, rest) = rest.split_first_chunk::<8>().ok_or_else(misfit)?;
@@ -121,8 +160,16 @@ impl Restored {
             bytes = rest;
             pieces.push(match *kind {
                 ROWS => {
-                    let (schema, tiles) = ipc::read(piece)?;
-                    Piece::Rows(schema, tiles.into_iter().map(Arc::new).collect())
+                    let number = |bytes: &[u8]| bytes.first_chunk::<8>().map(|n| u64::from_le_bytes(*n));
+                    let count = number(piece).and_then(|n| usize::try_from(n).ok()).ok_or_else(misfit)?;
+                    let places = count.checked_mul(PLACE_BYTES).ok_or_else(misfit)?;
+                    let (places, schema) = piece[8..].split_at_checked(places).ok_or_else(misfit)?;
+                    let mut tiles = Vec::with_capacity(count);
+                    for place in places.chunks_exact(PLACE_BYTES) {
+                        let place = number(place).zip(number(&place[8..])).ok_or_else(misfit)?;
+                        tiles.push(tile(Place { file: place.0, offset: place.1 })?);
+                    }
+                    Piece::Rows(ipc::read(schema)?.0, tiles)
                 }
                 PLAIN => {
                     // Aligned for numbers of any width.
@@ -191,11 +238,10 @@ impl Restored {
         let exceptional: Vec<i64> = self.numbers()?;
         let mut weights = Weights::default();
         weights.push_ones(rows);
-        if !exceptional.is_empty() {
-            if exceptional.len() != rows {
-                return Err(misfit());
-            }
-            exceptional.iter().zip(0..).for_each(|(weight, id)| weights.set(id, *weight));
+        for pair in exceptional.chunks(2) {
+            let [id, weight] = pair else { return Err(misfit()) };
+            let id = u32::try_from(*id).ok().filter(|id| (*id as usize) < rows).ok_or_else(misfit)?;
+            weights.set(id, *weight);
         }
         Ok(weights)
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::fixture::Db;
 use super::journal::{config, copy};
 use super::replay::{drain, sum};
-use crate::engine::{EngineConfig, ReplayReport, SubscribeFrom, Tick};
+use crate::engine::{EngineConfig, InputChange, ReplayReport, SubscribeFrom, Tick};
 
 const VIEWS: [(&str, &str); 5] = [
     ("sums", "select g, sum(v) as s, count(*) as n from t group by g"),
@@ -283,4 +283,82 @@ fn a_view_of_an_input_that_keeps_no_rows_is_the_same() {
     assert_eq!(db.rows("v0"), ["b|5", "c|4"]);
     assert_eq!(db.rows("v1"), ["b|3", "c|4"]);
     assert_eq!(db.rows("v2"), Vec::<String>::new());
+}
+
+/// Names of the files of tiles.
+fn states(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    files.filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with("state-")).collect()
+}
+
+#[test]
+fn rows_that_were_written_before_are_not_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = || {
+        let mut db = Db::open(EngineConfig { checkpoint_bytes_min: 1, ..config(dir.path()) });
+        db.input("t", &[]);
+        db.view("all", "select k, g, v * 2 as v from t");
+        db.engine.replay(&[]).unwrap();
+        db
+    };
+    // More than a tile of rows, which no later tick changes.
+    let rows: Vec<(i64, &str, i64)> = (0..140_000).map(|k| (k, "some text", k % 77)).collect();
+    let mut db = make();
+    db.insert("t", &rows);
+    drop(db);
+    let mut expected = 140_000;
+    for round in 0..4i64 {
+        db = make();
+        let told = db.engine.stats().checkpoints;
+        let restored = told.first().filter(|c| c.restored).expect("it was taken up");
+        assert!(restored.bytes > 100_000, "{restored:?}");
+        db.insert("t", &[(1_000_000 + round, "new", round)]);
+        expected += 1;
+        if round == 2 {
+            // Rows that are deleted are still in their tile, with another weight.
+            db.delete("t", &[rows[5]]);
+            expected -= 1;
+        }
+        right(&db);
+        let until = crate::world::instant() + std::time::Duration::from_secs(60);
+        let written = |db: &Db| db.engine.stats().checkpoints.iter().rfind(|c| !c.restored).cloned();
+        while written(&db).is_none() && crate::world::instant() < until {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let written = written(&db).expect("a checkpoint");
+        assert!(written.error.is_none(), "{written:?}");
+        assert!(written.bytes_written * 3 < written.bytes, "round {round}: {written:?}");
+        assert_eq!(db.rows("all").len(), expected);
+        drop(db);
+        assert_eq!(checkpoints(dir.path()).len(), 1);
+        assert!((1..6).contains(&states(dir.path()).len()), "{:?}", states(dir.path()));
+    }
+    // All rows go: what they were written in goes, too.
+    db = make();
+    let all = db.rows("t");
+    assert_eq!(all.len(), expected);
+    db.submit(vec![(db.id("t"), InputChange::Truncate)]).wait().unwrap();
+    drop(db);
+    assert!(states(dir.path()).iter().all(|p| fs::metadata(p).unwrap().len() < 10_000));
+    // A file of tiles that is damaged or gone is as good as a checkpoint that is.
+    db = make();
+    assert!(db.rows("all").is_empty());
+    db.insert("t", &rows[..1000]);
+    drop(db);
+    for damage in [true, false] {
+        let file = states(dir.path()).pop().expect("rows were written");
+        if damage {
+            let mut bytes = fs::read(&file).unwrap();
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+            fs::write(&file, bytes).unwrap();
+        } else {
+            fs::remove_file(&file).unwrap();
+        }
+        db = make();
+        assert!(db.engine.stats().checkpoints.iter().all(|c| !c.restored), "{damage}");
+        assert_eq!(db.rows("all").len(), 1000);
+        right(&db);
+        drop(db);
+    }
 }

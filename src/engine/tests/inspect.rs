@@ -34,7 +34,7 @@ fn every_file_is_told_of() {
     let files = inspect(dir.path(), 1).unwrap();
     assert!(files.iter().all(|f| f.condition == Condition::Sound), "{files:?}");
     refuse(&files).unwrap();
-    for kind in ["CURRENT", "base-", "segment-", "checkpoint-"] {
+    for kind in ["CURRENT", "base-", "segment-", "checkpoint-", "state-"] {
         assert!(
             files.iter().any(|f| f.path.file_name().unwrap().to_str().unwrap().starts_with(kind)),
             "{kind}"

@@ -1,7 +1,8 @@
 //! Checkpoints: the state of the views' nodes as of one tick, so that a restart need not compute them again.
 //!
 //! ```text
-//! journal/checkpoint-<tick>    header, then one record a node, then one that says how many there are
+//! journal/checkpoint-<tick>    header, the files of tiles, then one record a node, then one that says how many there are
+//! journal/state-<tick>         the tiles of rows that had not been written for a checkpoint before, see [`tiles`]
 //! ```
 //! A checkpoint only saves time: the journal alone brings everything back, and does where there is no checkpoint that
 //! fits. It fits when the journal's base is not later and its end is not earlier, when nobody has to go back to a tick
@@ -9,7 +10,9 @@
 //! It is written beside the running ticks, under a name that is not read, and renamed when it is whole and its tick is
 //! durable. Those before it go, but for the newest one of the time to which somebody may have to go back.
 
-use std::collections::VecDeque;
+mod tiles;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +20,10 @@ use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+
+pub(crate) use self::tiles::{Known, condition as condition_of_tiles};
+use self::tiles::{TileReader, TileWriter};
 use super::inspect::Condition;
 use super::{corrupted, io_error, sync_dir};
 use crate::engine::runtime::circuit::resume::{Identity, NodeState};
@@ -24,17 +31,19 @@ use crate::engine::runtime::core::{Command, Core};
 use crate::engine::runtime::shared::Shared;
 use crate::engine::state::{Restored, Saved};
 use crate::engine::{CheckpointStats, CollectionId, Tick};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::world;
 
 /// The first bytes of every file; the last one is the format's version.
-const MAGIC: [u8; 8] = *b"TDMLCKP\x01";
+const MAGIC: [u8; 8] = *b"TDMLCKP\x02";
 /// Magic, program, tick, time, checksum.
 pub(crate) const HEADER_BYTES: usize = 8 + 16 + 8 + 8 + 4;
 /// Length of payload, identity, checksum of both and the payload.
 const RECORD_HEADER_BYTES: usize = 8 + 16 + 4;
 /// The identity of the last record, whose payload is the number of those before it.
 const END: Identity = Identity([0; 16]);
+/// The identity of the first record, whose payload are the numbers of the files of tiles.
+const FILES: Identity = Identity([0xff; 16]);
 /// A checkpoint when the server stops is worth it from this part of [`crate::engine::EngineConfig::checkpoint_bytes_min`].
 const LAST_PART: u64 = 16;
 
@@ -54,10 +63,13 @@ pub(crate) struct Checkpoint {
 #[derive(Default)]
 pub(crate) struct Checkpointer {
     thread: Option<JoinHandle<()>>,
-    /// Of the last one: its tick, its size, and how much had been written to the journal by then.
+    /// Of the last one: its tick, the bytes that were written for it, and how much had been written to the journal by
+    /// then.
     last: Tick,
     last_bytes: u64,
     written: u64,
+    /// What was written for the last one that was written whole, and for those before it.
+    known: Arc<Mutex<Known>>,
     told: VecDeque<CheckpointStats>,
 }
 
@@ -68,13 +80,23 @@ struct Job {
     now: i64,
     workers: usize,
     nodes: Vec<NodeState<Saved>>,
+    known: Arc<Mutex<Known>>,
     paused: Duration,
 }
 
+/// Bytes of a checkpoint.
+#[derive(Default)]
+struct Size {
+    written: u64,
+    /// In files that were there before.
+    referred: u64,
+}
+
 impl Checkpointer {
-    /// A checkpoint was taken up.
-    pub(crate) fn start(&mut self, restored: CheckpointStats) {
-        (self.last, self.last_bytes) = (restored.tick, restored.bytes);
+    /// A checkpoint was taken up, whose tiles are known.
+    pub(crate) fn start(&mut self, restored: CheckpointStats, known: Known) {
+        self.last = restored.tick;
+        *self.known.lock() = known;
         self.tell(restored);
     }
 
@@ -108,7 +130,7 @@ impl Core {
         // One before the base is of no use any more.
         let stale = self.checkpointer.last < self.compactor.base_tick();
         let grown = journal.written() - self.checkpointer.written;
-        if grown < due && !stale {
+        if grown < due && !stale || self.checkpointer.last == self.tick {
             return;
         }
         if self.checkpointer.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
@@ -136,8 +158,8 @@ impl Core {
     pub(crate) fn checkpointed(&mut self, done: CheckpointStats) {
         match &done.error {
             None => {
-                tracing::debug!(tick = done.tick, bytes = done.bytes, took = ?done.took, "checkpoint written");
-                self.checkpointer.last_bytes = done.bytes;
+                tracing::debug!(tick = done.tick, bytes = done.bytes_written, took = ?done.took, "checkpoint written");
+                self.checkpointer.last_bytes = done.bytes_written;
             }
             Some(error) => tracing::warn!(%error, "no checkpoint could be written"),
         }
@@ -176,7 +198,8 @@ impl Core {
         };
         let workers = self.shared.config.workers;
         let paused = world::instant().duration_since(started);
-        Some(Job { dir, tick: self.tick, now: self.now, workers, nodes, paused })
+        let known = Arc::clone(&self.checkpointer.known);
+        Some(Job { dir, tick: self.tick, now: self.now, workers, nodes, known, paused })
     }
 }
 
@@ -184,35 +207,48 @@ impl Job {
     /// Writes the file and, once its tick is durable, lets it be found.
     fn run(self, shared: &Shared) -> CheckpointStats {
         let started = world::instant();
-        let written = self.write_and_name(shared);
+        let (size, error) = match self.write_and_name(shared) {
+            Ok(size) => (size, None),
+            Err(error) => (Size::default(), Some(error)),
+        };
         CheckpointStats {
             tick: self.tick,
             restored: false,
             at_micros: world::now_micros(),
             nodes: self.nodes.len(),
-            bytes: *written.as_ref().unwrap_or(&0),
+            bytes: size.written + size.referred,
+            bytes_written: size.written,
             paused: self.paused,
             took: world::instant().duration_since(started),
-            error: written.err(),
+            error,
         }
     }
 
-    fn write_and_name(&self, shared: &Shared) -> Result<u64> {
+    fn write_and_name(&self, shared: &Shared) -> Result<Size> {
         let path = path_of(&self.dir, self.tick);
         let temporary = path.with_extension("tmp");
-        let bytes = self.write(&temporary).inspect_err(|_| {
+        let mut known = self.known.lock();
+        let finish = || {
+            let (next, size) = self.write(&temporary, &known)?;
+            world::crash_point("checkpoint.written");
+            shared.durability.wait(self.tick)?;
+            // What it refers to is there before it is.
+            sync_dir(&self.dir)?;
+            fs::rename(&temporary, &path).map_err(|e| io_error(&path, "create", e))?;
+            Ok((next, size))
+        };
+        let (next, size) = finish().inspect_err(|_: &Error| {
             // Half a file takes up room and is never read; the next start tries to remove it again.
             let _ = fs::remove_file(&temporary);
+            tiles::remove(&self.dir, self.tick);
         })?;
-        world::crash_point("checkpoint.written");
-        shared.durability.wait(self.tick)?;
-        fs::rename(&temporary, &path).map_err(|e| io_error(&path, "create", e))?;
+        *known = next;
         sync_dir(&self.dir)?;
         world::crash_point("checkpoint.renamed");
-        Ok(bytes)
+        Ok(size)
     }
 
-    fn write(&self, path: &Path) -> Result<u64> {
+    fn write(&self, path: &Path, known: &Known) -> Result<(Known, Size)> {
         let file = File::create(path).map_err(|e| io_error(path, "create", e))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         let mut written = 0;
@@ -225,12 +261,16 @@ impl Job {
         header.extend_from_slice(&self.now.to_le_bytes());
         header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
         put(&header)?;
-        let mut payload = Vec::new();
+        let all = self.nodes.iter().flat_map(|node| node.state.tiles());
+        let mut tiles = TileWriter::new(&self.dir, self.tick, known, all);
+        let mut payload: Vec<u8> = tiles.files().flat_map(u64::to_le_bytes).collect();
+        put(&record_header(FILES, &payload))?;
+        put(&payload)?;
         for node in &self.nodes {
             payload.clear();
             payload.extend_from_slice(&(node.owners.len() as u64).to_le_bytes());
             node.owners.iter().for_each(|owner| payload.extend_from_slice(&owner.0.to_le_bytes()));
-            node.state.encode(&mut payload)?;
+            node.state.encode(&mut payload, |tile| tiles.place(tile))?;
             put(&record_header(node.identity, &payload))?;
             put(&payload)?;
         }
@@ -239,7 +279,9 @@ impl Job {
         put(&count)?;
         let file = out.into_inner().map_err(|e| io_error(path, "write", e.into_error()))?;
         file.sync_all().map_err(|e| io_error(path, "fsync", e))?;
-        Ok(written)
+        world::crash_point("checkpoint.tiles");
+        let (next, of_tiles, referred) = tiles.finish()?;
+        Ok((next, Size { written: written + of_tiles, referred }))
     }
 }
 
@@ -277,6 +319,7 @@ impl Checkpoint {
             }
         }
         found.sort_by_key(|c| std::cmp::Reverse(c.tick));
+        remove_tiles(dir, found.iter().map(|c| c.path.as_path()))?;
         Ok(found)
     }
 
@@ -306,9 +349,14 @@ impl Checkpoint {
         let (mut rest, mut count) = (all, 0);
         loop {
             let before = rest;
-            match read_state(&mut reader, &mut rest, count, &self.path) {
-                Ok(Some(_)) => count += 1,
-                Ok(None) => return Ok(Condition::Sound),
+            let next = match count {
+                0 => read_files(&mut reader, &mut rest, &self.path).map(|_| true),
+                _ => read_record(&mut reader, &mut rest, count - 1, &self.path)
+                    .map(|(_, record)| record.is_some()),
+            };
+            match next {
+                Ok(true) => count += 1,
+                Ok(false) => return Ok(Condition::Sound),
                 // It is taken off what is left once it is known to be there.
                 Err(_) if rest == before => {
                     return Ok(Condition::Truncated(HEADER_BYTES as u64 + all - before));
@@ -323,25 +371,35 @@ impl Checkpoint {
         fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
-    /// The nodes' states.
+    /// Gives the nodes' states to `take_up`; answers with what that gives, where the tiles are that were read, and how
+    /// many bytes all has.
     ///
     /// # Errors
-    /// XX001 in the place of what is not as it was written; then it is over.
-    pub(crate) fn states(&self) -> Result<impl Iterator<Item = Result<NodeState<Restored>>>> {
+    /// XX001 in the place of a state that is not as it was written; then it is over.
+    pub(crate) fn states<T>(
+        &self,
+        take_up: impl FnOnce(&mut dyn Iterator<Item = Result<NodeState<Restored>>>) -> Result<T>,
+    ) -> Result<(T, Known, u64)> {
         let file = File::open(&self.path).map_err(|e| io_error(&self.path, "open", e))?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let mut rest = self.bytes().saturating_sub(HEADER_BYTES as u64);
         reader.seek_relative(HEADER_BYTES as i64).map_err(|e| io_error(&self.path, "read", e))?;
-        let (path, mut count, mut over) = (self.path.clone(), 0u64, false);
-        Ok(std::iter::from_fn(move || {
+        read_files(&mut reader, &mut rest, &self.path)?;
+        let mut tiles = TileReader::new(self.path.parent().unwrap_or(Path::new(".")));
+        let (mut count, mut over) = (0u64, false);
+        let mut states = std::iter::from_fn(|| {
             if over {
                 return None;
             }
-            let state = read_state(&mut reader, &mut rest, count, &path).transpose();
+            let state = read_state(&mut reader, &mut rest, count, &self.path, &mut tiles).transpose();
             count += 1;
             over = !matches!(state, Some(Ok(_)));
             state
-        }))
+        });
+        let taken_up = take_up(&mut states)?;
+        let known = tiles.known();
+        let bytes = self.bytes() + known.bytes();
+        Ok((taken_up, known, bytes))
     }
 }
 
@@ -351,13 +409,13 @@ pub(crate) fn is_header(bytes: &[u8]) -> bool {
     said.starts_with(&MAGIC) && crc.get(..4) == Some(&crc32fast::hash(said).to_le_bytes()[..])
 }
 
-/// The state that comes next, the `count`th; `None` at the end.
-fn read_state(
+/// The record that comes next, behind `count` nodes: its identity, and what it says; `None` at the end.
+fn read_record(
     file: &mut impl Read,
     rest: &mut u64,
     count: u64,
     path: &Path,
-) -> Result<Option<NodeState<Restored>>> {
+) -> Result<(Identity, Option<Vec<u8>>)> {
     let damaged = || corrupted(path, format!("node {count} is not as it was written"));
     let mut header = [0; RECORD_HEADER_BYTES];
     file.read_exact(&mut header).map_err(|_| damaged())?;
@@ -365,24 +423,48 @@ fn read_state(
     let len = u64::from_le_bytes(*len);
     let identity = Identity(*identity.first_chunk::<16>().ok_or_else(damaged)?);
     // No longer than the file, so it is a sensible amount of memory.
-    *rest = rest.checked_sub(len + RECORD_HEADER_BYTES as u64).ok_or_else(damaged)?;
+    let whole = len.checked_add(RECORD_HEADER_BYTES as u64).ok_or_else(damaged)?;
+    *rest = rest.checked_sub(whole).ok_or_else(damaged)?;
     let mut payload = vec![0; len as usize];
     file.read_exact(&mut payload).map_err(|_| damaged())?;
     if record_header(identity, &payload) != header {
         return Err(damaged());
     }
-    let (number, mut payload) = payload.split_first_chunk::<8>().ok_or_else(damaged)?;
-    let number = u64::from_le_bytes(*number);
-    if identity == END {
-        return if number == count && *rest == 0 { Ok(None) } else { Err(damaged()) };
+    if identity != END {
+        return Ok((identity, Some(payload)));
     }
+    if payload == count.to_le_bytes() && *rest == 0 { Ok((identity, None)) } else { Err(damaged()) }
+}
+
+/// The first record: the files of tiles that the others may refer to.
+fn read_files(file: &mut impl Read, rest: &mut u64, path: &Path) -> Result<Vec<u64>> {
+    match read_record(file, rest, 0, path)? {
+        (FILES, Some(files)) => {
+            let (files, _) = files.as_chunks::<8>();
+            Ok(files.iter().map(|file| u64::from_le_bytes(*file)).collect())
+        }
+        _ => Err(corrupted(path, "it does not say where its rows are")),
+    }
+}
+
+/// The state that comes next, the `count`th; `None` at the end.
+fn read_state(
+    file: &mut impl Read,
+    rest: &mut u64,
+    count: u64,
+    path: &Path,
+    tiles: &mut TileReader,
+) -> Result<Option<NodeState<Restored>>> {
+    let damaged = || corrupted(path, format!("node {count} is not as it was written"));
+    let (identity, Some(payload)) = read_record(file, rest, count, path)? else { return Ok(None) };
+    let (number, mut payload) = payload.split_first_chunk::<8>().ok_or_else(damaged)?;
     let mut owners = Vec::new();
-    for _ in 0..number {
+    for _ in 0..u64::from_le_bytes(*number) {
         let (owner, others) = payload.split_first_chunk::<8>().ok_or_else(damaged)?;
         owners.push(CollectionId(u64::from_le_bytes(*owner)));
         payload = others;
     }
-    Ok(Some(NodeState { identity, owners, state: Restored::decode(payload)? }))
+    Ok(Some(NodeState { identity, owners, state: Restored::decode(payload, |place| tiles.read(place))? }))
 }
 
 /// The name of the checkpoint of `tick`.
@@ -392,12 +474,17 @@ fn path_of(dir: &Path, tick: Tick) -> PathBuf {
 
 /// The checkpoints of a directory, by name.
 fn files(dir: &Path) -> Result<Vec<(PathBuf, Tick)>> {
+    numbered(dir, "checkpoint-")
+}
+
+/// The files of a directory whose names are this and a number.
+fn numbered(dir: &Path, prefix: &str) -> Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(|e| io_error(dir, "read", e))? {
         let path = entry.map_err(|e| io_error(dir, "read", e))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        if let Some(tick) = name.and_then(|n| n.strip_prefix("checkpoint-")).and_then(|t| t.parse().ok()) {
-            found.push((path, tick));
+        if let Some(number) = name.and_then(|n| n.strip_prefix(prefix)).and_then(|t| t.parse().ok()) {
+            found.push((path, number));
         }
     }
     Ok(found)
@@ -410,12 +497,35 @@ fn remove_useless(dir: &Path, holds: Option<Tick>) {
     found.sort_by_key(|(_, tick)| *tick);
     let newest = found.pop();
     let held = holds.filter(|held| newest.as_ref().is_some_and(|(_, tick)| tick > held));
-    if let Some(at) = held.and_then(|held| found.iter().rposition(|(_, tick)| *tick <= held)) {
-        found.remove(at);
-    }
+    let held = held.and_then(|held| found.iter().rposition(|(_, tick)| *tick <= held));
+    let held = held.map(|at| found.remove(at));
     for (path, _) in found {
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "an old checkpoint could not be removed");
         }
     }
+    let kept = newest.iter().chain(&held).map(|(path, _)| path.as_path());
+    if let Err(error) = remove_tiles(dir, kept) {
+        tracing::warn!(%error, "what no checkpoint refers to could not be removed");
+    }
+}
+
+/// Removes the files of tiles to which none of these checkpoints refers.
+fn remove_tiles<'a>(dir: &Path, checkpoints: impl Iterator<Item = &'a Path>) -> Result<()> {
+    let mut needed = BTreeSet::new();
+    for path in checkpoints {
+        let file = File::open(path).map_err(|e| io_error(path, "open", e))?;
+        let mut rest = file.metadata().map_err(|e| io_error(path, "read", e))?.len();
+        let mut reader = BufReader::new(file);
+        reader.seek_relative(HEADER_BYTES as i64).map_err(|e| io_error(path, "read", e))?;
+        rest = rest.saturating_sub(HEADER_BYTES as u64);
+        // One that is damaged will not be taken up.
+        needed.extend(read_files(&mut reader, &mut rest, path).unwrap_or_default());
+    }
+    for (path, number) in tiles::files(dir)? {
+        if !needed.contains(&number) {
+            fs::remove_file(&path).map_err(|e| io_error(&path, "remove", e))?;
+        }
+    }
+    Ok(())
 }
