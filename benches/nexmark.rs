@@ -7,6 +7,8 @@
 //! the peak of the resident set above what it was with the events in memory. Afterwards the view is compared with
 //! the same query run in batch over all events. The queries' text is in `benches/nexmark/`.
 
+mod planned;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,12 +23,8 @@ use datafusion::logical_expr::{LogicalPlan, TableScan};
 use tidemill::connectors::generate::nexmark::{EventStream, Relation};
 use tidemill::engine::plan::CollectionSource;
 use tidemill::engine::{
-    CollectionId, Delta, Engine, EngineConfig, InputChange, InputSpec, Transaction, ViewSpec, check,
+    CollectionId, Delta, Engine, EngineConfig, InputChange, InputSpec, Transaction, check,
 };
-use tidemill::sql::Catalog;
-use tidemill::sql::catalog::{Column, Entry, Object, Table};
-use tidemill::sql::parser::parse_query;
-use tidemill::sql::plan::{Planner, SessionInfo};
 use tidemill::{Error, Result};
 
 #[global_allocator]
@@ -131,7 +129,7 @@ fn run(name: &str, options: &Options) -> Result<()> {
         return Err(Error::unsupported(format!("query {name}")));
     };
     let events = Events::new(options)?;
-    let plan = plan(sql)?;
+    let plan = planned::plan(tables(), sql)?;
     let engine = Engine::open(EngineConfig { workers: options.workers, ..EngineConfig::default() })?;
     for (id, table, schema) in tables() {
         engine.create_input(InputSpec {
@@ -144,8 +142,7 @@ fn run(name: &str, options: &Options) -> Result<()> {
         })?;
     }
     let view = CollectionId(100);
-    let schema = Arc::new(plan.schema().as_arrow().clone());
-    engine.create_view(ViewSpec { id: view, name: name.into(), schema, plan: plan.clone() })?;
+    planned::create(&engine, view, name, plan.clone())?;
     let before = reset_peak();
     let start = Instant::now();
     let receipts: Vec<_> = events
@@ -222,18 +219,6 @@ impl Events {
         });
         rows.collect()
     }
-}
-
-/// The query's plan over the inputs, as CREATE MATERIALIZED VIEW plans it.
-fn plan(sql: &str) -> Result<LogicalPlan> {
-    let entries = tables().into_iter().map(|(id, name, schema)| {
-        let columns = schema.fields().iter().map(|f| Column::from_field(f)).collect();
-        let table = Table { columns, ..Table::default() };
-        Entry::new(id.into(), name, "bench", Object::Table(table))
-    });
-    let catalog = Catalog::from_entries(entries, 100)?;
-    let query = parse_query(sql)?;
-    Ok(Planner::new(&catalog, &SessionInfo::default(), None).plan_materialized_view(&query, &[], sql)?.plan)
 }
 
 /// Whether the view holds what the query gives over all events in batch.

@@ -8,6 +8,7 @@
 
 #[path = "tpch/data.rs"]
 mod data;
+mod planned;
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -19,12 +20,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clap::Parser;
 use data::{QUERIES, TABLES, order_of, rows};
 use tidemill::engine::{
-    CollectionId, Delta, Engine, EngineConfig, InputChange, InputSpec, Transaction, ViewSpec, check, plan,
+    CollectionId, Delta, Engine, EngineConfig, InputChange, InputSpec, Transaction, check, plan,
 };
-use tidemill::sql::Catalog;
-use tidemill::sql::catalog::{Column, Entry, Object, Table};
-use tidemill::sql::parser::parse_query;
-use tidemill::sql::plan::{Planner, SessionInfo};
 use tidemill::{Error, Result};
 
 #[global_allocator]
@@ -102,20 +99,8 @@ fn run(
     batch: usize,
     options: &Options,
 ) -> Result<(f64, bool)> {
-    let entries = relations.iter().map(|r| {
-        let columns = r.schema.fields().iter().map(|f| Column::from_field(f)).collect();
-        Entry::new(
-            r.id.into(),
-            r.name.as_str(),
-            "bench",
-            Object::Table(Table { columns, ..Table::default() }),
-        )
-    });
-    let catalog = Catalog::from_entries(entries, 100)?;
-    let session = SessionInfo::default();
-    let planner = Planner::new(&catalog, &session, None);
-    let query = parse_query(sql)?;
-    let plan = planner.plan_materialized_view(&query, &[], sql)?.plan;
+    let known = relations.iter().map(|r| (r.id, r.name.as_str(), Arc::clone(&r.schema)));
+    let plan = planned::plan(known, sql)?;
     let read = plan::collections(&plan);
     let relations: Vec<&Relation> = relations.iter().filter(|r| read.contains(&r.id)).collect();
     let engine = Engine::open(EngineConfig { workers: options.workers, ..EngineConfig::default() })?;
@@ -131,8 +116,7 @@ fn run(
         })?;
     }
     let view = CollectionId(100);
-    let schema = Arc::new(plan.schema().as_arrow().clone());
-    engine.create_view(ViewSpec { id: view, name: name.into(), schema, plan })?;
+    planned::create(&engine, view, name, plan)?;
     let transactions = transactions(&relations, batch);
     let total: usize = relations.iter().map(|r| r.rows.num_rows()).sum();
     let start = Instant::now();
