@@ -75,9 +75,10 @@ fn main() -> Result<()> {
     println!("{rows} rows written in {:.1} s", started.elapsed().as_secs_f64());
     for c in engine.stats().checkpoints {
         println!(
-            "  checkpoint at tick {}: {} MB in {:?}, ticks paused {:?}",
+            "  checkpoint at tick {}: {} MB, {} MB of which written anew, in {:?}, ticks paused {:?}",
             c.tick,
             c.bytes >> 20,
+            c.bytes_written >> 20,
             c.took,
             c.paused
         );
