@@ -66,7 +66,7 @@ fn a_failing_transaction_fails_alone_and_whole() {
     assert_eq!(db.rows("k"), ["1|a|1"]);
     let into_view = db.submit(vec![insert(db.id("v"), &[(1, "a", 1)])]);
     assert_eq!(into_view.wait().unwrap_err().sqlstate, SqlState::WRONG_OBJECT_TYPE);
-    let other_columns = Delta::insert(rows(&[(1, "a", 1)]).project(&[0]).unwrap());
+    let other_columns = Delta::insert(rows(&[(1, "a", 1)]).project(&[1]).unwrap());
     let receipt = db.submit(vec![(t, InputChange::Delta(other_columns))]);
     assert!(receipt.wait().is_err());
     assert_eq!(db.rows("v"), ["3|a|3"]);
