@@ -102,8 +102,12 @@ pub fn analyse_by(
 /// A plan with one possible answer. Equal rows are told apart by all their columns, so those that nothing asks for go
 /// first: what does not tell rows apart need not be kept.
 pub fn determined(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let pruned = by_rules(vec![Arc::new(OptimizeProjections::new())], rewrite::normalise(analyse(plan)?)?)?;
-    rewrite::determine(pruned)
+    let plan = rewrite::normalise(analyse(plan)?)?;
+    if !rewrite::determine(plan.clone())?.transformed {
+        return Ok(plan);
+    }
+    let pruned = by_rules(vec![Arc::new(OptimizeProjections::new())], plan)?;
+    Ok(rewrite::determine(pruned)?.data)
 }
 
 /// A view's plan, ready to be lowered: with one possible answer, and optimised.
