@@ -27,8 +27,8 @@ use crate::engine::batch::block_on;
 use crate::engine::delta::{batch, nullable, with_schema};
 use crate::engine::expr::cast_to;
 use crate::engine::plan::closing::windows_closed;
-use crate::engine::plan::optimize::determined;
-use crate::engine::plan::temporal;
+use crate::engine::plan::optimize::analyse;
+use crate::engine::plan::{rewrite, temporal};
 use crate::engine::serve::bind::{Overlay, scans};
 use crate::engine::serve::{physical_plan, session_state};
 use crate::engine::{CollectionId, Delta, Engine, EngineSnapshot, Tick};
@@ -138,7 +138,7 @@ pub fn answer(
     plan: &LogicalPlan,
     bind: impl FnOnce(LogicalPlan) -> Result<LogicalPlan>,
 ) -> Result<Vec<RecordBatch>> {
-    let plan = determined(plan.clone())?;
+    let plan = rewrite::determine(rewrite::normalise(analyse(plan.clone())?)?)?;
     let plan = bind(plan)?;
     let state = session_state();
     block_on(async {

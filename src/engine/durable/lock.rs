@@ -2,10 +2,11 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::io_error;
 use crate::error::{Error, Result, SqlState};
+use crate::world;
 
 /// The file of a directory that is locked.
 pub(crate) const LOCK: &str = "LOCK";
@@ -22,11 +23,11 @@ pub(crate) fn lock_directory(dir: &Path) -> Result<File> {
     let path = dir.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|e| io_error(&path, "open", e))?;
-    let since = Instant::now();
+    let since = world::instant();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => std::thread::sleep(POLL),
+            Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => world::sleep(POLL),
             Err(TryLockError::WouldBlock) => {
                 let what = format!("data directory \"{}\" is in use by another server", dir.display());
                 let hint = "Stop the other server, or give this one a data directory of its own.";

@@ -99,27 +99,14 @@ pub fn analyse_by(
     rules.iter().try_fold(plan, |plan, rule| rule.analyze(plan, options))
 }
 
-/// A plan with one possible answer. Equal rows are told apart by all their columns, so those that nothing asks for go
-/// first: what does not tell rows apart need not be kept.
-pub fn determined(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = rewrite::normalise(analyse(plan)?)?;
-    if !rewrite::determine(plan.clone())?.transformed {
-        return Ok(plan);
-    }
-    let pruned = by_rules(vec![Arc::new(OptimizeProjections::new())], plan)?;
-    Ok(rewrite::determine(pruned)?.data)
-}
-
 /// A view's plan, ready to be lowered: with one possible answer, and optimised.
 pub fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = bounds::spread(temporal::mark(determined(plan)?)?)?;
-    Ok(guard(temporal::apart(by_rules(rules(), plan)?)?)?)
-}
-
-fn by_rules(rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>, plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = temporal::mark(rewrite::determine(rewrite::normalise(analyse(plan)?)?)?)?;
+    let plan = bounds::spread(plan)?;
     let context =
         OptimizerContext::new_with_config_options(Arc::new(options())).without_query_execution_start_time();
-    Ok(Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {})?)
+    let plan = Optimizer::with_rules(rules()).optimize(plan, &context, |_, _| {})?;
+    Ok(guard(temporal::apart(plan)?)?)
 }
 
 #[cfg(test)]

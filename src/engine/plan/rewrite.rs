@@ -30,9 +30,9 @@ pub fn normalise(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.transform_up_with_subqueries(|node| subqueries.node(node))?.data)
 }
 
-/// The same query with one possible answer, and whether it had more.
-pub fn determine(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    Ok(plan.transform_up_with_subqueries(|node| {
+/// The same query with one possible answer.
+pub fn determine(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let determined = plan.transform_up_with_subqueries(|node| {
         Ok(match node {
             LogicalPlan::Limit(limit) => {
                 let input = Arc::new(ordered(Arc::unwrap_or_clone(limit.input))?);
@@ -43,7 +43,8 @@ pub fn determine(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             LogicalPlan::Aggregate(aggregate) => aggregates(aggregate)?,
             node => Transformed::no(node),
         })
-    })?)
+    })?;
+    Ok(determined.data)
 }
 
 /// An aggregation over grouping sets as the union of one aggregation for each set.
