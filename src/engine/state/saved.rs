@@ -101,10 +101,12 @@ impl Saved {
 
     /// All tiles of rows.
     pub fn tiles(&self) -> impl Iterator<Item = &Arc<RecordBatch>> {
-        let tiles = |piece| match piece {
-            &Piece::Rows(_, ref tiles) => &tiles[..],
-            &(Piece::Weights(_) | Piece::Plain(_)) => &[],
-        };
+        fn tiles(piece: &Piece) -> &[Arc<RecordBatch>] {
+            match piece {
+                Piece::Rows(_, tiles) => tiles,
+                Piece::Weights(_) | Piece::Plain(_) => &[],
+            }
+        }
         self.pieces.iter().flat_map(tiles)
     }
 
