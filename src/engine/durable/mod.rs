@@ -6,7 +6,7 @@
 //! journal/base-<tick>              inputs' rows as of that tick, and the history that must be kept
 //! journal/segment-<tick>           records of the ticks after that one, in order
 //! journal/checkpoint-<tick>        views' state as of that tick; saves computing it again
-//! journal/state-<tick>             rows of such states, which later checkpoints may refer to, too
+//! journal/state-<number>           rows of such states, which later checkpoints may refer to, too
 //! ```
 //! Views are brought back by replaying their inputs, from a checkpoint on where there is one. [`record`] is the format of all files,
 //! [`journal`] the writing end, [`recover`] the reading end, [`compact`] what keeps the whole short.

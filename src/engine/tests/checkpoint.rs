@@ -291,6 +291,30 @@ fn states(dir: &Path) -> Vec<PathBuf> {
     files.filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with("state-")).collect()
 }
 
+/// A checkpoint that a start leaves out keeps its rows until another one of its tick is finished.
+#[test]
+fn another_checkpoint_of_a_tick_has_files_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = replayed(dir.path(), 4).0;
+    (1..20).for_each(|i| {
+        change(&db, i);
+    });
+    drop(db);
+    let before = (checkpoints(dir.path()), states(dir.path()));
+    assert!(before.0.len() == 1 && !before.1.is_empty(), "{before:?}");
+    // Somebody has to see an early tick by itself.
+    let db = open(dir.path(), 4);
+    let report = db.engine.replay(&[1]).unwrap();
+    assert_eq!(report.checkpoint_tick, 0);
+    drop(db);
+    let after = (checkpoints(dir.path()), states(dir.path()));
+    assert_eq!(after.0, before.0, "it is of the same tick");
+    assert!(!after.1.is_empty() && after.1.iter().all(|file| !before.1.contains(file)), "{after:?}");
+    let (db, report) = replayed(dir.path(), 4);
+    assert_eq!(report.checkpoint_tick, report.tick);
+    right(&db);
+}
+
 #[test]
 fn rows_that_were_written_before_are_not_written_again() {
     let dir = tempfile::tempdir().unwrap();

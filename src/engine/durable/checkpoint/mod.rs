@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! journal/checkpoint-<tick>    header, the files of tiles, then one record a node, then one that says how many there are
-//! journal/state-<tick>         the tiles of rows that had not been written for a checkpoint before, see [`tiles`]
+//! journal/state-<number>       the tiles of rows that had not been written for a checkpoint before, see [`tiles`]
 //! ```
 //! A checkpoint only saves time: the journal alone brings everything back, and does where there is no checkpoint that
 //! fits. It fits when the journal's base is not later and its end is not earlier, when nobody has to go back to a tick
@@ -228,8 +228,11 @@ impl Job {
         let path = path_of(&self.dir, self.tick);
         let temporary = path.with_extension("tmp");
         let mut known = self.known.lock();
+        // Not the tick: a checkpoint of the same tick, which a start has left out, may refer to rows of that number, and
+        // must not find others there when this one is not finished.
+        let rows = world::uuid().as_u64_pair().0;
         let finish = || {
-            let (next, size) = self.write(&temporary, &known)?;
+            let (next, size) = self.write(&temporary, rows, &known)?;
             world::crash_point("checkpoint.written");
             shared.durability.wait(self.tick)?;
             // What it refers to is there before it is.
@@ -240,7 +243,7 @@ impl Job {
         let (next, size) = finish().inspect_err(|_: &Error| {
             // Half a file takes up room and is never read; the next start tries to remove it again.
             let _ = fs::remove_file(&temporary);
-            tiles::remove(&self.dir, self.tick);
+            tiles::remove(&self.dir, rows);
         })?;
         *known = next;
         sync_dir(&self.dir)?;
@@ -248,7 +251,8 @@ impl Job {
         Ok(size)
     }
 
-    fn write(&self, path: &Path, known: &Known) -> Result<(Known, Size)> {
+    /// `rows` is the number of the file of tiles.
+    fn write(&self, path: &Path, rows: u64, known: &Known) -> Result<(Known, Size)> {
         let file = File::create(path).map_err(|e| io_error(path, "create", e))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         let mut written = 0;
@@ -262,7 +266,7 @@ impl Job {
         header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
         put(&header)?;
         let all = self.nodes.iter().flat_map(|node| node.state.tiles());
-        let mut tiles = TileWriter::new(&self.dir, self.tick, known, all);
+        let mut tiles = TileWriter::new(&self.dir, rows, known, all);
         let mut payload: Vec<u8> = tiles.files().flat_map(u64::to_le_bytes).collect();
         put(&record_header(FILES, &payload))?;
         put(&payload)?;
@@ -319,7 +323,9 @@ impl Checkpoint {
             }
         }
         found.sort_by_key(|c| std::cmp::Reverse(c.tick));
-        remove_tiles(dir, found.iter().map(|c| c.path.as_path()))?;
+        if let Err(error) = remove_tiles(dir, found.iter().map(|c| c.path.as_path())) {
+            tracing::warn!(%error, "what no checkpoint refers to could not be removed");
+        }
         Ok(found)
     }
 
@@ -510,7 +516,7 @@ fn remove_useless(dir: &Path, holds: Option<Tick>) {
     }
 }
 
-/// Removes the files of tiles to which none of these checkpoints refers.
+/// Removes the files of tiles to which none of these checkpoints refers; none, when one does not say what it refers to.
 fn remove_tiles<'a>(dir: &Path, checkpoints: impl Iterator<Item = &'a Path>) -> Result<()> {
     let mut needed = BTreeSet::new();
     for path in checkpoints {
@@ -519,8 +525,7 @@ fn remove_tiles<'a>(dir: &Path, checkpoints: impl Iterator<Item = &'a Path>) -> 
         let mut reader = BufReader::new(file);
         reader.seek_relative(HEADER_BYTES as i64).map_err(|e| io_error(path, "read", e))?;
         rest = rest.saturating_sub(HEADER_BYTES as u64);
-        // One that is damaged will not be taken up.
-        needed.extend(read_files(&mut reader, &mut rest, path).unwrap_or_default());
+        needed.extend(read_files(&mut reader, &mut rest, path)?);
     }
     for (path, number) in tiles::files(dir)? {
         if !needed.contains(&number) {

@@ -164,7 +164,7 @@ impl<'a> TileWriter<'a> {
         let out = match &mut self.out {
             Some(out) => out,
             None => {
-                let file = File::create(&self.path).map_err(|e| io_error(&self.path, "create", e))?;
+                let file = File::create_new(&self.path).map_err(|e| io_error(&self.path, "create", e))?;
                 let out = self.out.insert(BufWriter::with_capacity(1 << 20, file));
                 out.write_all(&header(self.file)).map_err(failed)?;
                 self.offset = HEADER_BYTES as u64;
