@@ -86,7 +86,6 @@ const KINDS: &[Kind] = &[
         name: "nexmark",
         source: Some(stream::source::<EventStream>),
         discover: Some(stream::discover::<EventStream>),
-        output_key: Some(stream::output_key),
         ..NOTHING
     },
     Kind {

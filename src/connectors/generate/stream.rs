@@ -84,14 +84,6 @@ pub fn discover<S: Stream>(definition: &SourceDefinition) -> Result<Vec<Discover
     Ok(S::relations())
 }
 
-/// A table with columns of its own has none of the relations' keys.
-///
-/// # Errors
-/// None.
-pub fn output_key(_definition: &SourceDefinition, _schema: &SchemaRef) -> Result<Vec<usize>> {
-    Ok(Vec::new())
-}
-
 impl<S: Stream> Source for Generator<S> {
     fn run(self: Box<Self>, cx: SourceContext) -> Result<()> {
         let relations = S::relations();
@@ -175,6 +167,14 @@ impl Output {
             ));
         }
         let keyed = !own.key.is_empty();
+        if keyed && output.key != own.key {
+            let key: Vec<&str> = own.key.iter().map(|at| own.schema.field(*at).name().as_str()).collect();
+            return Err(Error::new(
+                SqlState::INVALID_TABLE_DEFINITION,
+                format!("\"{}\" of a {} source has another key", output.upstream, S::NAME),
+            )
+            .with_hint(format!("Declare PRIMARY KEY ({}).", key.join(", "))));
+        }
         Ok(Output { relation, keyed, collection: output.collection, schema: Arc::clone(&output.schema) })
     }
 }

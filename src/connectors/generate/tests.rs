@@ -64,7 +64,7 @@ fn run(
         collection: CollectionId(i as u64),
         upstream: name.to_string(),
         schema: Arc::clone(schema),
-        key: vec![],
+        key: vec![0],
     };
     source
         .run(SourceContext {
