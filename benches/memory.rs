@@ -92,7 +92,6 @@ fn grow(what: &str, limit: u64, keep: bool, dir: &Path) -> Result<()> {
     let plan = plan(what)?;
     let schema = Arc::new(plan.schema().as_arrow().clone());
     engine.create_view(ViewSpec { id: CollectionId(3), name: what.into(), schema, plan })?;
-    engine.replay(&[])?;
     let (mut next, mut at, mut spent, mut since) = (0, 0, Duration::ZERO, 0);
     while at < MULTIPLES.len() {
         let mut changes = vec![(LEFT, InputChange::Delta(Delta::insert(rows(next, ["k", "note"], 100)?)))];
